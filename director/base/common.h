@@ -1,0 +1,37 @@
+/* Small macros that every folder uses: container_of, ARRAY_SIZE, ASSERT, cleanup attributes. */
+#ifndef DIRECTOR_BASE_COMMON_H
+#define DIRECTOR_BASE_COMMON_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#ifndef container_of
+#define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
+#endif
+
+#define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
+#define MIN(a, b)         ((a) < (b) ? (a) : (b))
+#define MAX(a, b)         ((a) > (b) ? (a) : (b))
+
+/* Result must be looked at; a deliberate ignore is (void). */
+#define MUST_CHECK __attribute__((warn_unused_result))
+
+/* Kept in release builds: only a bug of ours can make it fail. Peers, disks and users get errors instead. */
+#define ASSERT(condition)                                                                                   \
+    do {                                                                                                    \
+        if (__builtin_expect(!(condition), 0)) {                                                            \
+            fprintf(stderr, "%s:%d: %s: assertion failed: %s\n", __FILE__, __LINE__, __func__, #condition); \
+            abort();                                                                                        \
+        }                                                                                                   \
+    } while (0)
+
+static inline void cleanup_free(void *pointer)
+{
+    free(*(void **)pointer);
+}
+/* char *_cleanup_free_ text = strdup(...); */
+#define _cleanup_free_ __attribute__((cleanup(cleanup_free)))
+
+#endif
