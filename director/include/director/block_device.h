@@ -7,9 +7,10 @@
  * Buffers (iov and what it points at) stay untouched by the caller until completion. Reads may leave any content in
  * the buffers when they fail. For O_DIRECT devices buffers should be aligned to geometry.memory_alignment; a device
  * must accept any alignment and may bounce.
+ * Layers: a layer that passes a request on submits one of its own; it never hands down the one it was given.
  * Order: none between requests in flight. A request submitted after another completed sees its effect.
  * Errors: 0 or a negative errno in status: -EIO (medium), -ENOSPC, -EINVAL (range or alignment: caller's bug),
- * -ENOTSUP, -ECANCELED (device closing), -ESTALE (fenced by a newer epoch), -EAGAIN (suspended, deadline passed),
+ * -ENOTSUP, -ENOMEM (try again), -ECANCELED (device closing), -ESTALE (fenced by a newer epoch), -EAGAIN (suspended, deadline passed),
  * -EILSEQ (compare_and_write miscompare; ret_miscompare says where). */
 #ifndef DIRECTOR_BLOCK_DEVICE_H
 #define DIRECTOR_BLOCK_DEVICE_H
@@ -49,7 +50,7 @@ struct block_geometry {
     uint32_t block_bytes;        /* smallest addressable unit: 512 or 4096 */
     uint32_t physical_bytes;     /* efficient and torn-free unit, >= block_bytes */
     uint32_t memory_alignment;   /* of buffers, to avoid a bounce; a power of two */
-    uint32_t max_transfer_bytes; /* longest read or write; callers split */
+    uint32_t max_transfer_bytes; /* longest read or write; callers split. A multiple of physical_bytes */
     uint64_t max_unmap_bytes;    /* longest unmap or write_zeroes; callers split */
     uint32_t capabilities;       /* enum block_capabilities */
 };
@@ -76,9 +77,10 @@ struct block_request {
 struct block_device;
 
 struct block_device_operations {
-    /* Takes the request; completes it later, never inline. The ranges have been checked by block_device_submit(). */
+    /* Takes the request; completes it later, never inline. A request that does not pass block_request_check() is
+     * completed with that error. */
     void (*submit)(struct block_device *device, struct block_request *request);
-    /* Stop taking requests, finish those held, release; then closed(context). Async, once. */
+    /* Finish the requests held, release; then closed(context), never inline, once. Submitting after close is a bug. */
     void (*close)(struct block_device *device, void (*closed)(void *context), void *context);
 };
 
@@ -89,7 +91,8 @@ struct block_device {
     const char *kind;               /* "file", "mirror", ...: static text for logs */
 };
 
-/* Check range and alignment against the geometry. 0, -EINVAL, or -EROFS for a change to a read-only device. */
+/* Check range and alignment against the geometry. 0, -EINVAL, or -EROFS for a change to a read-only device. Lengths of
+ * iov are not looked at: that they add up is the caller's word. */
 static inline int block_request_check(const struct block_device *device, const struct block_request *request)
 {
     const struct block_geometry *geometry = &device->geometry;
@@ -106,7 +109,7 @@ static inline int block_request_check(const struct block_device *device, const s
     return 0;
 }
 
-/* Hand a request to a device. The request must pass block_request_check(); a wrong one is the caller's bug. */
+/* Hand a request to a device. */
 static inline void block_device_submit(struct block_device *device, struct block_request *request)
 {
     device->operations->submit(device, request);

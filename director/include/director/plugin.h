@@ -1,5 +1,5 @@
 /* The whole plugin ABI. A plugin is a shared object that exports one symbol,
- *     const struct director_plugin director_plugin;
+ *     DIRECTOR_PLUGIN_EXPORT const struct director_plugin director_plugin = { ... };
  * and is loaded by every node from its plugin folder. Version rule: the loader refuses another abi_major; within one
  * major, structures only grow at their end and struct_bytes says what the plugin was built with.
  *
@@ -31,15 +31,22 @@ enum director_parameter_type {
     DIRECTOR_PARAMETER_BOOL = 4,   /* yes or no */
 };
 
-/* One parameter that create and open understand, so that the shell can list, complete and check it. */
+enum director_parameter_flags {
+    DIRECTOR_PARAMETER_LIVE = 1u << 0, /* configure may change it on an open device */
+};
+
+/* One parameter that create and open understand, so that the shell can list, complete and check it. The host fills in
+ * defaults: create and open always see every declared parameter, configure sees only what is to change. The layout of
+ * this structure is fixed within a major version, as it stands in arrays. */
 struct director_parameter {
     const char *name;
     enum director_parameter_type type;
+    uint32_t flags;           /* enum director_parameter_flags */
     const char *default_text; /* NULL: required */
     const char *help;         /* one sentence */
 };
 
-/* A name and its text, ended by a NULL name. */
+/* A name and its text. Lists of options are ended by a NULL name; the texts are the caller's and live for the call. */
 struct director_option {
     const char *name;
     const char *value;
@@ -73,19 +80,22 @@ struct director_plugin {
     void (*unload)(void);
 
     /* Backstores. May block: called on a worker thread. options are checked against parameters beforehand.
-     * create: make the place for size_bytes at path (for a store folder: a file in it). -EEXIST when it is there.
-     * remove: delete it and what it holds; 0 when it is not there.
-     * space: capacity and free bytes of a store folder. */
+     * create: make the place for size_bytes, reading as zeroes, at path (for a store folder: a file in it), durably.
+     *         -EEXIST when it is there. Nothing is left behind when it fails.
+     * remove: delete it and what it holds, durably; 0 when it is not there; -EBUSY when it is open and that matters.
+     * space:  capacity and free bytes of a store folder. May be NULL. */
     int (*create)(const char *path, uint64_t size_bytes, const struct director_option *options,
                   struct director_plugin_error *error);
     int (*remove)(const char *path, struct director_plugin_error *error);
     int (*space)(const char *store, uint64_t *ret_capacity_bytes, uint64_t *ret_free_bytes);
 
     /* Home loop. Backstores: open what create made; lower is NULL. Filters: stack on lower, which the new device owns
-     * from then on and closes with itself. On success *ret_device is the caller's until block_device_close(). */
+     * from then on and closes with itself; when open fails, lower stays the caller's. On success *ret_device is the
+     * caller's until block_device_close(). */
     int (*open)(struct uv_loop_s *loop, const char *path, struct block_device *lower, const struct director_option *options,
                 struct block_device **ret_device, struct director_plugin_error *error);
-    /* Home loop. Change parameters of an open device, e.g. delay or error rate. -ENOTSUP by default (NULL). */
+    /* Home loop. Change live parameters of an open device, e.g. delay or error rate: all of the options or, with an
+     * error, none. NULL: nothing can be changed. */
     int (*configure)(struct block_device *device, const struct director_option *options,
                      struct director_plugin_error *error);
 };
