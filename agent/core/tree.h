@@ -1,0 +1,158 @@
+/* The object tree: the state that every node holds equal. Commands are applied purely (C3): the same commands in the same
+ * order give the same tree, the same errors and the same bytes of a snapshot on every node.
+ *
+ * Invariants kept by apply, whatever a command says
+ *   I1  epoch and owner of a volume change only together, by VolumePromote, which must name the epoch it replaces
+ *   I4  a new owner comes from the last committed ISR
+ *   I8  an ISR grows only by VolumeIsr, which names the epoch and the version it replaces
+ *   I10 an ISR is never empty, and always holds the owner
+ *   I11 a replica's incarnation changes only while it is outside the ISR
+ *   T1  all or nothing: a refused command changes nothing but the request table
+ *   T2  names are unique per kind; volume ids are never reused; references always resolve
+ *   T3  a request (origin, boot, sequence) has its effect at most once
+ *
+ * Objects are the tree's; pointers are valid until the next apply or restore. One thread. */
+#ifndef DIRECTOR_AGENT_CORE_TREE_H
+#define DIRECTOR_AGENT_CORE_TREE_H
+
+#include "director/base/error.h"
+#include "director/base/uuid.h"
+#include <proto/director.pb-c.h>
+#include <stdbool.h>
+
+#define TREE_NAME_SIZE         64u /* with the closing NUL; [a-z0-9][a-z0-9._-]{0,62} */
+#define TREE_ADDRESS_SIZE      64u
+#define TREE_PATH_SIZE         256u
+#define TREE_IQN_SIZE          224u /* RFC 7143 §4.2.7.1: at most 223 bytes */
+#define TREE_NODES_MAX         64u
+#define TREE_STORES_MAX        1024u
+#define TREE_VOLUMES_MAX       10000u
+#define TREE_TARGETS_MAX       10000u
+#define TREE_LUNS_MAX          256u /* of one target; LUN 0..255 */
+#define TREE_REPLICAS_MAX      4u
+#define TREE_VOLUME_MIN_BYTES  (1ull << 20)
+#define TREE_VOLUME_MAX_BYTES  (64ull << 40)
+#define TREE_VOLUME_UNIT_BYTES 4096u
+#define TREE_REQUEST_WINDOW    1024u /* of sequences per origin within which T3 tells new from old; see tree_apply */
+
+struct tree_cluster {
+    struct uuid uuid; /* zero: no ClusterInit yet */
+    char name[TREE_NAME_SIZE];
+    uint64_t next_volume_id;
+    uint64_t node_list_version; /* changes with every change of corosync's node list: nodes added, removed, readdressed */
+};
+
+struct tree_node {
+    struct uuid uuid;
+    char name[TREE_NAME_SIZE];
+    uint16_t nodeid;
+    char address[TREE_ADDRESS_SIZE];
+    bool voter;
+    uint64_t boot; /* of its last known process; 0: unknown */
+    uint32_t version_max;
+    char software[TREE_NAME_SIZE];
+};
+
+struct tree_store {
+    uint16_t nodeid;
+    char name[TREE_NAME_SIZE];
+    char plugin[TREE_NAME_SIZE];
+    char path[TREE_PATH_SIZE];
+    uint64_t capacity_bytes;
+    uint64_t allocated_bytes; /* sum of the sizes of the replicas in it; derived, not in the snapshot */
+};
+
+struct tree_replica {
+    uint16_t nodeid;
+    char store[TREE_NAME_SIZE];
+    uint64_t incarnation; /* I11 */
+};
+
+struct tree_volume {
+    uint64_t id; /* from 1 */
+    struct uuid uuid;
+    char name[TREE_NAME_SIZE];
+    uint64_t size_bytes;
+    uint32_t block_bytes; /* 512 or 4096 */
+    unsigned replica_count;
+    struct tree_replica replicas[TREE_REPLICAS_MAX]; /* replica index = place here; on distinct nodes */
+    uint64_t epoch;       /* from 1 */
+    uint16_t owner;       /* nodeid */
+    uint32_t isr;         /* bit i: replicas[i] is in sync */
+    uint64_t isr_version; /* from 1; changes with owner or isr */
+    uint64_t created_ms;  /* wall clock of the proposer */
+};
+
+struct tree_lun {
+    uint32_t lun;
+    uint64_t volume; /* id */
+};
+
+struct tree_target {
+    char iqn[TREE_IQN_SIZE];
+    unsigned lun_count;
+    struct tree_lun *luns; /* ascending by lun */
+};
+
+struct tree;
+
+/* An empty tree; never NULL. */
+struct tree *tree_new(void);
+void tree_free(struct tree *tree);
+
+/* What a command made or found. */
+struct tree_result {
+    bool duplicate;    /* T3: had its effect before; nothing was done */
+    uint16_t nodeid;   /* NodeAdd: given, or that of the node with this uuid */
+    uint64_t volume;   /* VolumeCreate: id */
+    uint64_t version;  /* VolumePromote, VolumeIsr: the new isr_version */
+};
+
+/* Apply one command. ret_result may be NULL. 0 or:
+ * -EINVAL (bad value) -EEXIST -ENOENT -ENOSPC -EBUSY (in use) -ESTALE (compare-and-set lost: look again) -E2BIG (limit)
+ * -ENOTSUP (a command this version does not know) -EALREADY (a duplicate of a request that was refused).
+ * error (may be NULL) gets one sentence with the object and the way out.
+ * Request table: a command with origin_boot 0 is not checked. One whose sequence is TREE_REQUEST_WINDOW or more behind the
+ * highest of its origin's boot counts as a duplicate: rsm never has more than that many pending. */
+MUST_CHECK int tree_apply(struct tree *tree, const Director__Command *command, struct tree_result *ret_result,
+                          struct error *error);
+/* The same from packed bytes, as APPLY gives them. -EBADMSG when they are no Command. */
+MUST_CHECK int tree_apply_bytes(struct tree *tree, const uint8_t *data, size_t size, struct tree_result *ret_result,
+                                struct error *error);
+
+/* Would it be accepted now? The same answer as tree_apply(), nothing changed. For the API server, before it proposes. */
+MUST_CHECK int tree_check(struct tree *tree, const Director__Command *command, struct error *error);
+
+/* Canonical bytes: equal trees give equal bytes. *ret_data is the caller's, free(). */
+void tree_snapshot(const struct tree *tree, uint8_t **ret_data, size_t *ret_size);
+/* Become what the snapshot says; size 0: empty. -EBADMSG (tree unchanged) when it is damaged or inconsistent. */
+MUST_CHECK int tree_restore(struct tree *tree, const uint8_t *data, size_t size, struct error *error);
+/* 64 bits over the canonical bytes, to compare nodes. */
+uint64_t tree_hash(const struct tree *tree);
+
+/* Looking around. Order of _at(): nodes by nodeid, stores by (nodeid, name), volumes and targets by name. NULL: none. */
+const struct tree_cluster *tree_get_cluster(const struct tree *tree);
+size_t tree_node_count(const struct tree *tree);
+const struct tree_node *tree_node_at(const struct tree *tree, size_t place);
+const struct tree_node *tree_node_by_id(const struct tree *tree, uint16_t nodeid);
+const struct tree_node *tree_node_by_name(const struct tree *tree, const char *name);
+const struct tree_node *tree_node_by_uuid(const struct tree *tree, const struct uuid *uuid);
+size_t tree_store_count(const struct tree *tree);
+const struct tree_store *tree_store_at(const struct tree *tree, size_t place);
+const struct tree_store *tree_store_find(const struct tree *tree, uint16_t nodeid, const char *name);
+size_t tree_volume_count(const struct tree *tree);
+const struct tree_volume *tree_volume_at(const struct tree *tree, size_t place);
+const struct tree_volume *tree_volume_by_id(const struct tree *tree, uint64_t id);
+const struct tree_volume *tree_volume_by_name(const struct tree *tree, const char *name);
+size_t tree_target_count(const struct tree *tree);
+const struct tree_target *tree_target_at(const struct tree *tree, size_t place);
+const struct tree_target *tree_target_by_iqn(const struct tree *tree, const char *iqn);
+/* The first target (by name) with a LUN for the volume, and that LUN; NULL: not exported. ret_lun may be NULL. */
+const struct tree_target *tree_volume_export(const struct tree *tree, uint64_t volume, uint32_t *ret_lun);
+/* Place of nodeid's replica in the volume, or -1. */
+int tree_volume_replica_of(const struct tree_volume *volume, uint16_t nodeid);
+
+/* Is name a legal object name? error says what is wrong with `what` ("volume name"). */
+MUST_CHECK int tree_check_name(const char *what, const char *name, struct error *error);
+
+#endif
