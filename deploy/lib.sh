@@ -64,7 +64,7 @@ step_done() {
 step_failed() {
     [ -n "$_step_open" ] || return 0
     [ -z "$_tty" ] || printf '\r\e[K'
-    printf '  %s✗%s %s\n' "$_red" "$_off" "${*:-$_step_words}"
+    printf '  %s✗%s %s\n' "$_red" "$_off" "$_step_words"
     _step_open=
 }
 say() { printf '%s\n' "$*"; }
