@@ -21,11 +21,11 @@ enum corosync_process_state {
 struct corosync_process;
 
 struct corosync_process_options {
-    const char *program;     /* NULL: "corosync", from PATH */
+    const char *program;     /* NULL: /usr/sbin/corosync, else from PATH */
     const char *config_path; /* given to corosync -c; must be there when started */
     const char *run_dir;     /* corosync.pid (our record) and corosync.out (what it printed) are kept here */
     const char *identity;    /* what must be equal for an orphan to be taken over: cluster uuid and nodeid; no white space */
-    /* May be NULL. words: a sentence for the log and status; valid during the call. */
+    /* May be NULL. words: a sentence for the log and status; valid during the call. May come from inside start and stop. */
     void (*on_state)(enum corosync_process_state state, const char *words, void *context);
     void *context;
 };
