@@ -1,7 +1,5 @@
 #include "agent/io/corosync_config.h"
 
-#include "agent/io/key_derive.h"
-
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
@@ -246,21 +244,13 @@ int corosync_config_write(const struct corosync_config *config, const char *path
     return file_replace(path, text, (size_t)length, error);
 }
 
-int corosync_key_derive(const void *cluster_key, size_t key_size, const struct uuid *cluster,
-                        uint8_t ret_key[static COROSYNC_KEY_BYTES])
+int corosync_key_write(const struct cluster_key *key, const struct uuid *cluster, const char *path, struct error *error)
 {
-    return key_derive(cluster_key, key_size, cluster->bytes, sizeof(cluster->bytes), COROSYNC_KEY_LABEL, ret_key,
-                      COROSYNC_KEY_BYTES);
-}
-
-int corosync_key_write(const void *cluster_key, size_t key_size, const struct uuid *cluster, const char *path,
-                       struct error *error)
-{
-    uint8_t key[COROSYNC_KEY_BYTES];
-    int result = corosync_key_derive(cluster_key, key_size, cluster, key);
+    uint8_t bytes[KEY_COROSYNC_BYTES];
+    int result = key_corosync(key, cluster, bytes);
     if (result < 0)
         return error_set(error, result, "cannot derive corosync's key from the cluster key: %s", strerror(-result));
-    result = file_replace(path, key, sizeof(key), error);
-    OPENSSL_cleanse(key, sizeof(key));
+    result = file_replace(path, bytes, sizeof(bytes), error);
+    OPENSSL_cleanse(bytes, sizeof(bytes));
     return result;
 }

@@ -3,15 +3,14 @@
 #ifndef DIRECTOR_AGENT_IO_COROSYNC_CONFIG_H
 #define DIRECTOR_AGENT_IO_COROSYNC_CONFIG_H
 
+#include "agent/io/key.h"
 #include "director/base/error.h"
 #include "director/base/uuid.h"
 
 #define COROSYNC_NODES_MAX   64
 #define COROSYNC_NAME_SIZE   64 /* with the closing NUL */
-#define COROSYNC_KEY_BYTES   256
 #define COROSYNC_TEXT_SIZE   16384 /* enough for COROSYNC_NODES_MAX nodes */
 #define COROSYNC_PORT        5405
-#define COROSYNC_KEY_LABEL   "director corosync"
 
 struct corosync_node {
     uint32_t nodeid;                   /* 1..65535 */
@@ -42,11 +41,9 @@ MUST_CHECK int corosync_config_render(const struct corosync_config *config, char
  * folder), mode 0600; creates state_dir. 0, 1 when the file already had these bytes and was left, or negative errno. */
 MUST_CHECK int corosync_config_write(const struct corosync_config *config, const char *path, struct error *error);
 
-/* corosync's key of this cluster: HKDF of the cluster key with the cluster uuid as salt. 0 or negative errno. */
-MUST_CHECK int corosync_key_derive(const void *cluster_key, size_t key_size, const struct uuid *cluster,
-                                   uint8_t ret_key[static COROSYNC_KEY_BYTES]);
-/* Derive and write it to path, mode 0600, atomically. 0, 1 when already there, or negative errno. */
-MUST_CHECK int corosync_key_write(const void *cluster_key, size_t key_size, const struct uuid *cluster,
-                                  const char *path, struct error *error);
+/* Write corosync's key of this cluster (key_corosync()) to path, mode 0600, atomically. 0, 1 when it was already there,
+ * or negative errno. */
+MUST_CHECK int corosync_key_write(const struct cluster_key *key, const struct uuid *cluster, const char *path,
+                                  struct error *error);
 
 #endif

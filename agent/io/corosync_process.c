@@ -149,7 +149,7 @@ static void output_last_line(const struct corosync_process *process, char *line,
         return;
     text[got] = '\0';
     const char *start = strrchr(text, '\n');
-    (void)snprintf(line, size, "%s", start ? start + 1 : text);
+    (void)snprintf(line, size, "%.*s", (int)size - 1, start ? start + 1 : text);
     for (char *p = line; *p; p++)
         if ((unsigned char)*p < ' ' || *p == 127)
             *p = '?';

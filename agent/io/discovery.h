@@ -16,7 +16,7 @@ struct discovery;
 struct discovery_options {
     const char *helper;    /* NULL: director-discovery beside the running program, else from PATH */
     const char *interface; /* NULL or "": every one (tests should name one) */
-    char tag[DISCOVERY_TAG_SIZE];
+    char tag[DISCOVERY_TAG_SIZE]; /* key_discovery_tag() */
     struct discovery_peer self; /* uuid, address, port, boot, formed, cluster, node_count */
     const char *seeds;     /* NULL or "address[:port],[v6]:port,...": reported at once as peers with a zero uuid */
     uint16_t seed_port;    /* where a seed names no port */
@@ -27,8 +27,6 @@ struct discovery_options {
     void *context;
 };
 
-/* Tag of a cluster key: 16 hex digits; tells nothing about the key. 0 or negative errno. */
-MUST_CHECK int discovery_tag_derive(const void *cluster_key, size_t key_size, char ret_tag[static DISCOVERY_TAG_SIZE]);
 /* Copies the options. -EINVAL with words for a bad seed; a helper that cannot be started is retried, not an error.
  * Free with discovery_close(). */
 MUST_CHECK int discovery_start(uv_loop_t *loop, const struct discovery_options *options, struct discovery **ret_discovery,

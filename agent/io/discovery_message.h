@@ -5,7 +5,7 @@
 
 #include "director/base/uuid.h"
 
-#define DISCOVERY_TAG_SIZE      17  /* 16 hex digits and NUL */
+#define DISCOVERY_TAG_SIZE      33  /* 32 hex digits and NUL: = KEY_TAG_TEXT_SIZE */
 #define DISCOVERY_ADDRESS_SIZE  64  /* IPv4, or IPv6 with %interface, and NUL */
 #define DISCOVERY_LINE_MAX      384 /* with LF */
 #define DISCOVERY_PEERS_MAX     256 /* more are not looked at */
