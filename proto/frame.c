@@ -58,3 +58,14 @@ int frame_reader_next(struct frame_reader *reader, const uint8_t **ret_payload, 
     reader->start += FRAME_HEADER_BYTES + length;
     return 1;
 }
+
+size_t frame_reader_need(const struct frame_reader *reader)
+{
+    size_t have = reader->used - reader->start;
+    if (have < FRAME_HEADER_BYTES)
+        return FRAME_HEADER_BYTES - have;
+    size_t length = get_le32(reader->bytes + reader->start);
+    if (length == 0 || length > reader->max_bytes || have - FRAME_HEADER_BYTES >= length)
+        return 0;
+    return FRAME_HEADER_BYTES + length - have;
+}

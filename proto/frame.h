@@ -24,4 +24,8 @@ MUST_CHECK int frame_reader_push(struct frame_reader *reader, const void *data, 
 MUST_CHECK int frame_reader_next(struct frame_reader *reader, const uint8_t **ret_payload, size_t *ret_size,
                                  size_t *ret_announced_bytes);
 
+/* How many bytes are missing until frame_reader_next() has something to say; 0: nothing. A reader that never pushes more
+ * keeps no byte of a later frame, so that polling its socket tells all. */
+size_t frame_reader_need(const struct frame_reader *reader);
+
 #endif
