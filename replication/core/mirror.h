@@ -1,0 +1,99 @@
+/* The mirror: the owner's side of network RAID1 over 1..4 replicas. Pure: see step.h for how it is driven.
+ *
+ *   IDLE ----CONFIG(owner = self)----> SEALING --every ISR member sealed--> SERVING
+ *     ^                                   |                                    |
+ *     +------- CONFIG(other owner) -------+---- FENCED or newer epoch seen ----+   (requests: -ESTALE; RELEASE sent)
+ *
+ * IDLE:    requests are answered -ESTALE.
+ * SEALING: requests are held (up to MIRROR_HOLD_US, then -EAGAIN) while each member of the ISR persists our epoch (I2),
+ *          waits out the old owner's lease (I7) and reports what was in flight (I6).
+ * SERVING: writes go to all of the ISR and complete when all are durable (I3), with dirty marks for the others (I9). The
+ *          name "suspended" is used for SERVING while a member of the ISR is not attached.
+ *
+ * Invariants upheld here: I3 complete_write(), I4 only what config says, I6 unreconciled regions, I7 lease_valid(),
+ * I8 grow only after todo is empty with new writes counted, I9 merge before complete, I10 never asks for an empty ISR,
+ * I11 another incarnation is resynced in full. */
+#ifndef DIRECTOR_REPLICATION_MIRROR_H
+#define DIRECTOR_REPLICATION_MIRROR_H
+
+#include "replication/core/step.h"
+
+#define MIRROR_HOLD_US 30000000u /* how long a request is held while suspended, before -EAGAIN */
+
+struct mirror;
+
+struct mirror_parameters {
+    uint64_t volume;
+    uint64_t size_bytes;
+    uint32_t region_bytes; /* of the metadata: metadata_region_bytes(size) */
+    uint16_t nodeid;       /* this node */
+    uint64_t boot;         /* of this process */
+    uint64_t now_us;
+    struct mirror_data_operations data;
+    uint32_t requests_max;        /* in flight; more wait in a FIFO. 0 = 128 */
+    uint64_t member_timeout_us;   /* a member of the ISR is away this long: ask to shrink. 0 = 1 s */
+    uint64_t write_timeout_us;    /* a member of the ISR does not answer a write: ask to shrink. 0 = 5 s */
+    uint32_t copy_bytes;          /* of one resync step. 0 = 256 KiB */
+    uint64_t resync_backoff_us;   /* after a failed resync or a write error, doubling to 64 times. 0 = 1 s */
+    uint32_t planted_bugs;        /* tests only: MIRROR_BUG_*, deliberate violations that the checkers must see */
+};
+
+/* Deliberate bugs, so that each checker is seen to fail. */
+enum mirror_bug {
+    MIRROR_BUG_ACK_BEFORE_SHRINK = 1u << 0, /* complete when those that answer have it (I3) */
+    MIRROR_BUG_NO_DIRTY = 1u << 1,          /* no dirty marks (I9) */
+    MIRROR_BUG_NO_RECONCILE = 1u << 2,      /* serve regions in flight as they are (I6) */
+    MIRROR_BUG_NO_LEASE = 1u << 3,          /* answer reads without a lease (I7) */
+    MIRROR_BUG_NO_RETURN_INTENT = 1u << 4,  /* ignore what the returning member had in flight */
+    MIRROR_BUG_EARLY_GROW = 1u << 5,        /* do not count the joining member while the grow commits (I8) */
+    MIRROR_BUG_NO_RANGE_LOCK = 1u << 6,
+    REPLICA_BUG_NO_SEAL = 1u << 16,         /* accept lower epochs (I2) */
+    REPLICA_BUG_NO_INTENT = 1u << 17,       /* data before intent */
+    REPLICA_BUG_ACK_EARLY = 1u << 18,       /* ack before durable */
+    REPLICA_BUG_NO_PROMISE = 1u << 19,      /* seal at once, whatever was promised (I7) */
+    REPLICA_BUG_VOLATILE_DIRTY = 1u << 20,  /* dirty marks not waited for (I9) */
+};
+
+enum mirror_state { MIRROR_IDLE, MIRROR_SEALING, MIRROR_SERVING };
+
+enum mirror_member_state {
+    MIRROR_MEMBER_AWAY,     /* no link */
+    MIRROR_MEMBER_SEALING,  /* asked, not answered */
+    MIRROR_MEMBER_ATTACHED, /* sealed to our epoch; in sync, or waiting for its resync */
+    MIRROR_MEMBER_SYNCING,  /* gets all writes and the regions it lacks */
+    MIRROR_MEMBER_REFUSED,  /* another incarnation, or its disk failed */
+};
+
+struct mirror_member_status {
+    enum mirror_member_state state;
+    bool in_sync;             /* in the committed ISR */
+    int refused;              /* REFUSED: -ENODEV foreign or blank disk, -EIO failed */
+    uint64_t todo_regions;    /* still to copy to it */
+    uint64_t total_regions;   /* there were to copy when this resync began */
+    uint64_t dirty_regions;   /* marked for it */
+};
+
+struct mirror_status {
+    enum mirror_state state;
+    bool suspended; /* a member that is needed is not attached, or the read lease has run out */
+    uint8_t needed; /* bit i: replica i is waited for */
+    uint64_t epoch, isr_version;
+    uint8_t isr;
+    struct mirror_member_status members[MIRROR_REPLICAS_MAX];
+    uint64_t unreconciled_regions;
+    uint64_t reconciled_regions;  /* since the mirror was made */
+    uint64_t resynced_bytes;      /* copied to joining replicas since the mirror was made */
+    uint32_t in_flight, waiting;  /* requests */
+};
+
+/* A mirror in state IDLE; the caller frees it. NULL: no memory. */
+struct mirror *mirror_new(const struct mirror_parameters *parameters);
+/* Frees it as a crash would: no effects. To stop in order, feed a CONFIG without owner first. NULL is fine. */
+void mirror_free(struct mirror *mirror);
+/* One event. Effects are appended to out. -EPROTO: the message was malformed and ignored (the shell should drop the link). */
+int mirror_step(struct mirror *mirror, const struct mirror_event *event, uint64_t now_us, struct mirror_effects *out);
+/* When the next TICK is wanted, UINT64_MAX: not at all. */
+uint64_t mirror_next_tick(const struct mirror *mirror);
+void mirror_get_status(const struct mirror *mirror, uint64_t now_us, struct mirror_status *ret_status);
+
+#endif
