@@ -6,14 +6,13 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/param.h> /* MIN and MAX: libuv's header brings it too, and it would redefine ours */
 
 #ifndef container_of
 #define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 #endif
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
-#define MIN(a, b)         ((a) < (b) ? (a) : (b))
-#define MAX(a, b)         ((a) > (b) ? (a) : (b))
 
 /* Result must be looked at; a deliberate ignore is (void). */
 #define MUST_CHECK __attribute__((warn_unused_result))
