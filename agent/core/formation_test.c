@@ -216,6 +216,17 @@ static void of_two_clusters_only_the_pristine_with_the_higher_uuid_dissolves(voi
     }
 }
 
+static void what_the_disk_says_is_not_enough_to_dissolve(void **state)
+{
+    (void)state;
+    struct formation *f = started(5, cluster(50, 1, true));
+    step(f, 1100, FORMATION_HELLO, 6, cluster(40, 1, true), 0, false);
+    assert_null(effect(FORMATION_DISSOLVE)); /* the log may hold a volume */
+    step(f, 1200, FORMATION_FACTS, 0, cluster(50, 1, true), 0, false);
+    assert_non_null(effect(FORMATION_DISSOLVE));
+    formation_free(f);
+}
+
 static void a_dissolution_that_is_refused_leaves_a_member(void **state)
 {
     (void)state;
@@ -777,6 +788,7 @@ int main(void)
         cmocka_unit_test(a_join_target_that_dies_is_replaced_by_another_member),
         cmocka_unit_test(busy_is_asked_again_and_refused_is_left_alone_for_a_while),
         cmocka_unit_test(of_two_clusters_only_the_pristine_with_the_higher_uuid_dissolves),
+        cmocka_unit_test(what_the_disk_says_is_not_enough_to_dissolve),
         cmocka_unit_test(a_dissolution_that_is_refused_leaves_a_member),
         cmocka_unit_test(a_returning_node_takes_the_newest_list_before_it_starts_corosync),
         cmocka_unit_test(a_returning_node_that_hears_nobody_takes_its_own_list_after_two_seconds),
