@@ -39,7 +39,8 @@ struct peer_mesh_callbacks {
     /* The peer, still up, was given a nodeid or another one (peer_mesh_set_peers), or introduced itself anew
      * (peer_mesh_set_hello there). May be NULL. */
     void (*changed)(struct peer *peer, const struct peer_hello *hello, void *context);
-    /* The link is gone: reason is a negative errno, words one sentence. The peer is invalid afterwards. */
+    /* The link is gone: reason is a negative errno, words say what the peer did or what befell it ("it has been silent for
+     * 2000 ms"). -ESTALE: it started anew, up() follows. The peer is invalid afterwards. */
     void (*down)(struct peer *peer, int reason, const char *words, void *context);
     /* A frame. payload is NULL when it has none; it is the mesh's: take a reference to keep it. */
     void (*frame)(struct peer *peer, const struct peer_header *header, struct peer_buffer *payload, void *context);
@@ -49,7 +50,7 @@ struct peer_mesh_callbacks {
      * May be NULL. */
     void (*heartbeat_answered)(struct peer *peer, uint64_t answered_us, void *context);
     /* Something an operator may want to read: a connection refused or dropped before it was up, an address that cannot be
-     * resolved. A complete sentence, at most one per cause and second. May be NULL. */
+     * resolved. A complete sentence, at most one per cause, host and ten seconds. May be NULL. */
     void (*error)(int code, const char *words, void *context);
 };
 
@@ -108,7 +109,7 @@ MUST_CHECK int peer_mesh_send(struct peer_mesh *mesh, uint16_t nodeid, const str
 /* Close the link, telling the peer why; down() follows. A known peer is dialled again. words NULL: silently. */
 void peer_close(struct peer *peer, const char *words);
 
-/* The peer that is up with this nodeid (not 0) or uuid, or NULL. */
+/* The peer that is up with this nodeid (not 0) or uuid, or NULL. One that peer_close() was called on is not found. */
 struct peer *peer_mesh_find(struct peer_mesh *mesh, uint16_t nodeid);
 struct peer *peer_mesh_find_uuid(struct peer_mesh *mesh, const struct uuid *uuid);
 /* All that are up: start with NULL; NULL at the end. */
