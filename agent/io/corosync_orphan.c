@@ -1,5 +1,6 @@
 #include "agent/io/corosync_orphan.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -96,4 +97,37 @@ int corosync_orphan_open(const struct corosync_orphan *orphan)
 int corosync_orphan_signal(int pidfd, int number)
 {
     return syscall(SYS_pidfd_send_signal, pidfd, number, NULL, 0u) < 0 ? -errno : 0;
+}
+
+static void folder_empty(int parent, const char *name)
+{
+    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    if (!folder) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    for (struct dirent *entry; (entry = readdir(folder));)
+        if (entry->d_name[0] != '.')
+            (void)unlinkat(fd, entry->d_name, 0);
+    closedir(folder);
+    (void)unlinkat(parent, name, AT_REMOVEDIR);
+}
+
+void corosync_orphan_clean(pid_t pid)
+{
+    char blackbox[64], connection[64];
+    (void)snprintf(blackbox, sizeof(blackbox), "qb-corosync-%ld-", (long)pid);
+    (void)snprintf(connection, sizeof(connection), "qb-%ld-", (long)pid);
+    DIR *folder = opendir("/dev/shm");
+    if (!folder)
+        return;
+    for (struct dirent *entry; (entry = readdir(folder));) {
+        if (strncmp(entry->d_name, blackbox, strlen(blackbox)) == 0)
+            (void)unlinkat(dirfd(folder), entry->d_name, 0);
+        else if (strncmp(entry->d_name, connection, strlen(connection)) == 0)
+            folder_empty(dirfd(folder), entry->d_name);
+    }
+    closedir(folder);
 }

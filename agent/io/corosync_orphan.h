@@ -28,4 +28,7 @@ MUST_CHECK int corosync_orphan_open(const struct corosync_orphan *orphan);
 /* pidfd_send_signal(2). 0 or negative errno. */
 int corosync_orphan_signal(int pidfd, int number);
 
+/* Remove what libqb of an ended corosync left in shared memory (it does so by itself only when it ends in order). */
+void corosync_orphan_clean(pid_t pid);
+
 #endif

@@ -46,7 +46,7 @@ struct reload_waiter {
 
 struct corosync_process {
     uv_loop_t *loop;
-    char *program, *config_path, *record_path, *output_path, *identity;
+    char *program, *config_path, *record_path, *output_path, *identity, *log_path;
     void (*on_state)(enum corosync_process_state state, const char *words, void *context);
     void *context;
     enum corosync_process_state state;
@@ -85,6 +85,7 @@ static void process_free_last(struct corosync_process *process)
     free(process->record_path);
     free(process->output_path);
     free(process->identity);
+    free(process->log_path);
     free(process);
     if (closed)
         closed(context);
@@ -131,28 +132,27 @@ static void instance_signal(struct instance *instance, int number)
         log_error("cannot signal corosync %ld: %s", (long)instance->pid, strerror(-result));
 }
 
-/* The last line it printed, for the log: corosync says there why it will not start. */
-static void output_last_line(const struct corosync_process *process, char *line, size_t size)
+/* The last error line of a file, for the words: corosync says there why it will not start. */
+static bool last_error_line(const char *path, char *line, size_t size)
 {
-    char text[2048];
+    char text[4096], *save = NULL;
     line[0] = '\0';
-    int fd = open(process->output_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
     if (fd < 0)
-        return;
+        return false;
     off_t end = lseek(fd, 0, SEEK_END);
-    off_t from = end > (off_t)sizeof(text) - 1 ? end - (off_t)sizeof(text) + 1 : 0;
-    ssize_t got = pread(fd, text, sizeof(text) - 1, from);
+    ssize_t got = pread(fd, text, sizeof(text) - 1, MAX(end - (off_t)sizeof(text) + 1, 0));
     close(fd);
-    while (got > 0 && (text[got - 1] == '\n' || text[got - 1] == ' '))
-        got--;
     if (got <= 0)
-        return;
+        return false;
     text[got] = '\0';
-    const char *start = strrchr(text, '\n');
-    (void)snprintf(line, size, "%.*s", (int)size - 1, start ? start + 1 : text);
+    for (char *part = strtok_r(text, "\n", &save); part; part = strtok_r(NULL, "\n", &save))
+        if (strstr(part, "error") && !strstr(part, "exiting with status"))
+            (void)snprintf(line, size, "%.*s", (int)size - 1, part);
     for (char *p = line; *p; p++)
         if ((unsigned char)*p < ' ' || *p == 127)
             *p = '?';
+    return line[0] != '\0';
 }
 
 static void backoff_over(uv_timer_t *timer)
@@ -194,6 +194,7 @@ static void process_ended(struct instance *instance, const char *how)
 {
     struct corosync_process *process = instance->process;
     char words[400], line[200];
+    corosync_orphan_clean(instance->pid);
     instance_close(instance);
     uv_timer_stop(&process->timer);
     if (process->wanted && !process->closing) {
@@ -205,7 +206,8 @@ static void process_ended(struct instance *instance, const char *how)
         }
         if (uv_now(process->loop) - process->started_ms >= SETTLED_MS)
             process->backoff_ms = BACKOFF_MIN_MS;
-        output_last_line(process, line, sizeof(line));
+        if (!last_error_line(process->log_path, line, sizeof(line)))
+            (void)last_error_line(process->output_path, line, sizeof(line));
         (void)snprintf(words, sizeof(words), "it %s%s%s", how, line[0] ? ": " : "", line);
         process_backoff(process, words);
         return;
@@ -325,6 +327,9 @@ static bool process_find_orphan(struct corosync_process *process)
         return false;
     pidfd = corosync_orphan_open(&orphan);
     if (pidfd < 0) {
+        struct corosync_orphan now;
+        if (corosync_orphan_inspect(orphan.pid, "", &now) == -ESRCH) /* no other process has its number */
+            corosync_orphan_clean(orphan.pid);
         (void)unlink(process->record_path);
         return false;
     }
@@ -461,6 +466,7 @@ int corosync_process_new(uv_loop_t *loop, const struct corosync_process_options 
                                                                              : "corosync");
     process->config_path = strdup(options->config_path);
     process->identity = strdup(options->identity);
+    process->log_path = options->log_path ? strdup(options->log_path) : NULL;
     process->record_path = path_join(options->run_dir, "corosync.pid");
     process->output_path = path_join(options->run_dir, "corosync.out");
     if (!process->program || !process->config_path || !process->identity || !process->record_path ||

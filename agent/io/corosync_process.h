@@ -25,6 +25,7 @@ struct corosync_process_options {
     const char *config_path; /* given to corosync -c; must be there when started */
     const char *run_dir;     /* corosync.pid (our record) and corosync.out (what it printed) are kept here */
     const char *identity;    /* what must be equal for an orphan to be taken over: cluster uuid and nodeid; no white space */
+    const char *log_path;    /* NULL, or the logfile of its configuration: the words quote its last error */
     /* May be NULL. words: a sentence for the log and status; valid during the call. May come from inside start and stop. */
     void (*on_state)(enum corosync_process_state state, const char *words, void *context);
     void *context;
