@@ -18,7 +18,7 @@ enum peer_channel { PEER_CHANNEL_CONTROL = 0, PEER_CHANNEL_DATA = 1, PEER_CHANNE
 enum peer_frame_type {
     /* Link: 0x00.. */
     PEER_HELLO = 0x01,         /* payload: PeerHello (protobuf); first frame both ways */
-    PEER_ERROR = 0x02,         /* payload: one sentence; the link closes after it */
+    PEER_ERROR = 0x02,         /* payload: one sentence, argument: its errno; the link closes after it */
     PEER_HEARTBEAT = 0x03,     /* argument: sender's monotonic microseconds */
     PEER_HEARTBEAT_ACK = 0x04, /* argument: echoed */
     /* Control: 0x10.. payload: protobuf of proto/director.proto */

@@ -155,8 +155,8 @@ void link_fail(struct peer *peer, int code, const char *words)
     bool was_up = peer->state == LINK_UP, connected = peer->state != LINK_CONNECTING;
     if (peer->state == LINK_LINGER || peer->state == LINK_CLOSED)
         return;
-    if (peer->session && peer_session_is_up(peer->session))
-        peer_session_refuse(peer->session, words);
+    if (peer->session)
+        peer_session_refuse(peer->session, code, words);
     struct peer_target *known = was_up ? mesh_target_find(mesh, &peer_session_hello(peer->session)->node) : NULL;
     if (known)
         known->last_heard_us = MAX(known->last_heard_us, peer_session_last_heard_us(peer->session));
@@ -166,6 +166,8 @@ void link_fail(struct peer *peer, int code, const char *words)
         if (peer->target->dialling == peer)
             peer->target->dialling = NULL;
         target_retry(peer->target, was_up);
+        if (code == -ELOOP && peer->target->seed)
+            peer->target->uuid = mesh->hello.node;
         if (known == peer->target)
             known = NULL;
         peer->target = NULL;
@@ -222,14 +224,14 @@ static void link_event(struct peer *peer, struct peer_session_event *event)
     const struct peer_mesh_callbacks *callbacks = mesh->callbacks;
     struct error error;
     switch (event->kind) {
-    case PEER_SESSION_UP: {
+    case PEER_SESSION_INTRODUCED: {
         int result = mesh_admit(peer, &error);
         if (result < 0)
             link_fail(peer, result, error.message);
         break;
     }
     case PEER_SESSION_HELLO:
-        peer->change_waits = true;
+        mesh_renewed(peer);
         break;
     case PEER_SESSION_FRAME:
         peer->statistics.frames_received++;

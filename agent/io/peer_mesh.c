@@ -230,6 +230,7 @@ int mesh_admit(struct peer *peer, struct error *error)
     }
     peer->nodeid = nodeid;
     peer->state = LINK_UP;
+    (void)peer_session_admit(peer->session, peer_clock_us()); /* a failure ends the link from peer_session_next() */
     mesh->callbacks->up(peer, hello, mesh->context);
     return 0;
 }
@@ -240,29 +241,42 @@ static void peer_doom(struct peer *peer, int code, const char *words)
         return;
     peer->doomed = true;
     (void)error_set(&peer->doom, code, "%s", words);
-    peer_session_refuse(peer->session, words);
+    peer_session_refuse(peer->session, code, words);
     mesh_mark_dirty(peer);
 }
 
-/* After the set or our own cluster changed: nodeids of those that are up. */
+/* The nodeid of one that is up, after the set, our cluster or its hello changed. */
+static void peer_identify(struct peer *peer)
+{
+    struct peer_mesh *mesh = peer->mesh;
+    const struct peer_hello *hello = peer_session_hello(peer->session);
+    uint16_t nodeid = mesh_nodeid_of(mesh, hello);
+    if (nodeid == peer->nodeid)
+        return;
+    if (nodeid == 0 && (mesh->channel != PEER_CHANNEL_CONTROL || !mesh_target_find(mesh, &hello->node))) {
+        peer_doom(peer, -ECANCELED, "it is no member of the cluster any more");
+        return;
+    }
+    peer->nodeid = nodeid;
+    peer->change_waits = true;
+    mesh_mark_dirty(peer);
+}
+
 static void mesh_identify(struct peer_mesh *mesh)
 {
     list_foreach(node, &mesh->links)
     {
         struct peer *peer = list_entry(node, struct peer, link);
-        if (peer->state != LINK_UP || peer->doomed)
-            continue;
-        uint16_t nodeid = mesh_nodeid_of(mesh, peer_session_hello(peer->session));
-        if (nodeid == peer->nodeid)
-            continue;
-        if (nodeid == 0) {
-            peer_doom(peer, -ECANCELED, "it is no member of the cluster any more");
-            continue;
-        }
-        peer->nodeid = nodeid;
-        peer->change_waits = true;
-        mesh_mark_dirty(peer);
+        if (peer->state == LINK_UP && !peer->doomed)
+            peer_identify(peer);
     }
+}
+
+void mesh_renewed(struct peer *peer)
+{
+    peer_identify(peer);
+    peer->change_waits = true;
+    mesh_mark_dirty(peer);
 }
 
 /* ---- begin and end ---- */

@@ -105,6 +105,8 @@ void mesh_mark_dirty(struct peer *peer);
 void mesh_report(struct peer_mesh *mesh, int code, const char *remote, const char *words);
 /* The peer introduced itself: 0: it is up now, told to the user. Negative with words: refuse it. */
 int mesh_admit(struct peer *peer, struct error *error);
+/* The peer, up, sent another hello. */
+void mesh_renewed(struct peer *peer);
 struct peer_target *mesh_target_find(struct peer_mesh *mesh, const struct uuid *uuid);
 
 /* peer_link.c */

@@ -4,10 +4,11 @@
 #include <errno.h>
 #include <string.h>
 
-enum session_state { SESSION_HANDSHAKE, SESSION_HELLO, SESSION_UP, SESSION_FAILED };
+enum session_state { SESSION_HANDSHAKE, SESSION_HELLO, SESSION_INTRODUCED, SESSION_UP, SESSION_FAILED };
 
 struct peer_session {
     enum session_state state;
+    bool server;
     struct peer_tls *tls;
     struct peer_frame_reader reader;
     struct peer_hello ours, theirs;
@@ -16,6 +17,7 @@ struct peer_session {
     uint64_t deadline_us; /* to be UP */
     uint64_t last_heard_us, next_heartbeat_us;
     size_t queue_bytes;
+    bool renewed;      /* our hello changed after a client sent it */
     bool answer_waits; /* P5 */
     uint64_t answer;
 };
@@ -32,6 +34,7 @@ int peer_session_new(const struct peer_session_config *config, uint64_t now_us, 
     }
     /* P2: until UP nothing longer than a hello has a place */
     peer_frame_reader_init(&session->reader, config->pool, PEER_HELLO_MAX_BYTES);
+    session->server = config->role == PEER_TLS_SERVER;
     session->ours = *config->hello;
     session->heartbeat_us = config->heartbeat_us;
     session->silence_us = config->silence_us;
@@ -100,15 +103,27 @@ static int hello_write(struct peer_session *session)
 int peer_session_set_hello(struct peer_session *session, const struct peer_hello *hello)
 {
     session->ours = *hello;
-    if (session->state == SESSION_UP || session->state == SESSION_HELLO)
+    session->renewed = session->state == SESSION_HELLO;
+    if (session->state == SESSION_UP)
+        return hello_write(session);
+    return 0; /* a HELLO that is out already is renewed once UP */
+}
+
+int peer_session_admit(struct peer_session *session, uint64_t now_us)
+{
+    ASSERT(session->state == SESSION_INTRODUCED);
+    session->state = SESSION_UP;
+    session->reader.payload_max_bytes = PEER_PAYLOAD_MAX_BYTES;
+    session->next_heartbeat_us = now_us; /* at once, so that leases begin early */
+    if (session->server || session->renewed)
         return hello_write(session);
     return 0;
 }
 
-void peer_session_refuse(struct peer_session *session, const char *words)
+void peer_session_refuse(struct peer_session *session, int code, const char *words)
 {
-    if (session->state == SESSION_HELLO || session->state == SESSION_UP)
-        (void)small_frame_write(session, PEER_ERROR, 0, words, MIN(strlen(words), (size_t)PEER_ERROR_MAX_BYTES));
+    if (session->state == SESSION_HELLO || session->state == SESSION_INTRODUCED || session->state == SESSION_UP)
+        (void)small_frame_write(session, PEER_ERROR, (uint64_t)-code, words, MIN(strlen(words), (size_t)PEER_ERROR_MAX_BYTES));
     session->state = SESSION_FAILED;
 }
 
@@ -157,7 +172,7 @@ static int hello_check(const struct peer_hello *ours, const struct peer_hello *t
     return 0;
 }
 
-static int hello_received(struct peer_session *session, const struct peer_buffer *payload, uint64_t now_us,
+static int hello_received(struct peer_session *session, const struct peer_buffer *payload,
                           struct peer_session_event *event, struct error *error)
 {
     struct peer_hello hello;
@@ -171,23 +186,25 @@ static int hello_received(struct peer_session *session, const struct peer_buffer
             return error_set(error, -EPROTO, "it became another node on one link");
         event->kind = PEER_SESSION_HELLO;
     } else {
-        session->state = SESSION_UP;
-        session->reader.payload_max_bytes = PEER_PAYLOAD_MAX_BYTES;
-        session->next_heartbeat_us = now_us; /* at once, so that leases begin early */
-        event->kind = PEER_SESSION_UP;
+        session->state = SESSION_INTRODUCED;
+        event->kind = PEER_SESSION_INTRODUCED;
     }
     session->theirs = hello;
     session->version = MIN(session->ours.version_max, hello.version_max);
     return 1;
 }
 
-static int error_received(const struct peer_buffer *payload, struct error *error)
+static int error_received(struct peer_session *session, const struct peer_header *header, const struct peer_buffer *payload,
+                          struct error *error)
 {
+    session->state = SESSION_FAILED; /* nobody listens any more */
     char words[PEER_ERROR_MAX_BYTES + 1];
     uint32_t size = payload ? MIN(payload->size, PEER_ERROR_MAX_BYTES) : 0;
     for (uint32_t i = 0; i < size; i++)
         words[i] = payload->data[i] >= ' ' && payload->data[i] <= '~' ? (char)payload->data[i] : '?';
     words[size] = '\0';
+    if (header->argument == ELOOP || header->argument == EALREADY)
+        return error_set(error, -(int)header->argument, "%s", words);
     return error_set(error, -ECONNREFUSED, "it closed the link and says of us: %.220s", words);
 }
 
@@ -196,9 +213,9 @@ static int frame_received(struct peer_session *session, const struct peer_header
                           uint64_t now_us, struct peer_session_event *event, struct error *error)
 {
     if (header->type == PEER_HELLO)
-        return hello_received(session, payload, now_us, event, error);
+        return hello_received(session, payload, event, error);
     if (header->type == PEER_ERROR)
-        return error_received(payload, error);
+        return error_received(session, header, payload, error);
     if (session->state != SESSION_UP) /* P2 */
         return error_set(error, -EPROTO, "it sent a frame of type 0x%02x before its hello", header->type);
     switch (header->type) {
@@ -251,13 +268,12 @@ static int session_read(struct peer_session *session, uint64_t now_us, struct pe
     }
 }
 
-/* The link is lost for a reason of ours: say it to the peer, unless it was the peer that ended it. */
+/* The link is lost: say why to the peer, unless it was the peer that ended it. */
 static int session_fail(struct peer_session *session, int result, const struct error *error)
 {
-    if (result == -ECONNREFUSED || result == -ECONNRESET)
+    if (result == -ECONNRESET)
         session->state = SESSION_FAILED;
-    else
-        peer_session_refuse(session, error->message);
+    peer_session_refuse(session, result, error->message); /* silent when FAILED */
     return result;
 }
 
@@ -276,10 +292,11 @@ int peer_session_next(struct peer_session *session, uint64_t now_us, struct peer
         if (result <= 0)
             return result < 0 ? session_fail(session, result, words) : 0;
         session->state = SESSION_HELLO;
-        result = hello_write(session);
+        result = session->server ? 0 : hello_write(session);
         if (result < 0)
             return error_set(words, result, "our hello cannot be sent: %s", strerror(-result));
     }
+    ASSERT(session->state != SESSION_INTRODUCED);
     if (session->answer_waits) { /* P5: the user has had its turn */
         session->answer_waits = false;
         result = small_frame_write(session, PEER_HEARTBEAT_ACK, session->answer, NULL, 0);
@@ -299,6 +316,7 @@ int peer_session_tick(struct peer_session *session, uint64_t now_us, struct erro
     switch (session->state) {
     case SESSION_HANDSHAKE:
     case SESSION_HELLO:
+    case SESSION_INTRODUCED:
         if (now_us >= session->deadline_us) {
             session->state = SESSION_FAILED;
             return error_set(error, -ETIMEDOUT, "it did not introduce itself in time");

@@ -1,7 +1,9 @@
 /* One peer link as a session without sockets: ciphertext in, events out; frames in, ciphertext out. Time is an argument
  * (CLOCK_MONOTONIC microseconds). One thread.
  *
- *   HANDSHAKE --TLS done, our HELLO queued--> HELLO --good HELLO of the peer--> UP
+ *   HANDSHAKE --TLS done; a client queues its HELLO--> HELLO --good HELLO of the peer--> INTRODUCED
+ *   INTRODUCED --peer_session_admit; a server queues its HELLO--> UP
+ *   So the server decides first, and a client that it refuses never was UP.
  *   any state --peer_session_next/_tick/_send fails--> FAILED (only output is of use then: it may tell the peer why)
  *
  * Invariants: P1 nothing of the peer is believed before TLS has proved the key; P2 no frame but HELLO and ERROR is handled
@@ -31,7 +33,7 @@ struct peer_session_config {
 };
 
 enum peer_session_event_kind {
-    PEER_SESSION_UP,              /* the peer introduced itself: peer_session_hello() */
+    PEER_SESSION_INTRODUCED,      /* the peer said who it is, peer_session_hello(): admit or refuse it now */
     PEER_SESSION_HELLO,           /* it did so anew */
     PEER_SESSION_FRAME,           /* header, payload */
     PEER_SESSION_HEARTBEAT,       /* its heartbeat will now be answered; time_us = now */
@@ -52,7 +54,8 @@ void peer_session_free(struct peer_session *session);
 /* Ciphertext from the peer, read in place: then call peer_session_next() until it returns 0. */
 void peer_session_input(struct peer_session *session, const uint8_t *bytes, size_t size);
 /* 1: an event. 0: all input is consumed. Negative with words ("it ..."): the link is lost; the output may hold an ERROR
- * frame or a TLS alert for the peer. A client calls it once without input to begin. */
+ * frame or a TLS alert for the peer. -ECONNREFUSED: the peer refused us with words; -ELOOP, -EALREADY: it says that we are
+ * the same node, or that there is a link already. A client calls it once without input to begin. */
 MUST_CHECK int peer_session_next(struct peer_session *session, uint64_t now_us, struct peer_session_event *ret_event,
                                  struct error *error);
 /* Heartbeats and deadlines; call at least every quarter heartbeat. Negative with words: the link is lost. */
@@ -64,8 +67,10 @@ MUST_CHECK int peer_session_send(struct peer_session *session, const struct peer
                                  unsigned iov_count);
 /* Introduce ourselves anew (when UP), or so (before). A failure is that of the link and shows at the next call, too. */
 int peer_session_set_hello(struct peer_session *session, const struct peer_hello *hello);
-/* Tell the peer why we close and take nothing more from it. */
-void peer_session_refuse(struct peer_session *session, const char *words);
+/* The answer to INTRODUCED, before anything else: the session is UP. A failure is that of the link and shows again later. */
+int peer_session_admit(struct peer_session *session, uint64_t now_us);
+/* Tell the peer why we close (code: a negative errno) and take nothing more from it. */
+void peer_session_refuse(struct peer_session *session, int code, const char *words);
 
 /* Ciphertext to write now (what was staged is encrypted first), and how much of it was written. */
 unsigned peer_session_output(struct peer_session *session, struct iovec *iov, unsigned count);
@@ -73,7 +78,7 @@ void peer_session_output_consumed(struct peer_session *session, size_t size);
 size_t peer_session_queued(const struct peer_session *session);
 
 bool peer_session_is_up(const struct peer_session *session);
-/* Valid once UP was handed out. */
+/* Valid once INTRODUCED was handed out. */
 const struct peer_hello *peer_session_hello(const struct peer_session *session);
 uint32_t peer_session_version(const struct peer_session *session);
 /* When something authentic came last; 0 = never. */

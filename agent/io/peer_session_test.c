@@ -20,6 +20,7 @@ struct side {
     uint64_t next_argument;      /* frames must come in this order, when check_order */
     bool check_order;
     bool send_on_heartbeat;
+    bool refuse;
 };
 
 struct pair {
@@ -78,11 +79,17 @@ static void pair_end(struct pair *pair)
     peer_pool_free(pair->pool);
 }
 
-static void side_event(struct side *side, struct peer_session_event *event)
+static void side_event(struct side *side, struct peer_session_event *event, uint64_t now_us)
 {
     switch (event->kind) {
-    case PEER_SESSION_UP:
+    case PEER_SESSION_INTRODUCED:
+        if (side->refuse) {
+            peer_session_refuse(side->session, -EUSERS, "we are full up");
+            break;
+        }
         side->up++;
+        assert_int_equal(peer_session_send(side->session, &(struct peer_header){.type = 0x40}, NULL, 0), -ENOTCONN);
+        assert_int_equal(peer_session_admit(side->session, now_us), 0);
         break;
     case PEER_SESSION_HELLO:
         side->hellos++;
@@ -112,7 +119,7 @@ static void side_drain(struct pair *pair, struct side *side)
     struct peer_session_event event;
     int result = 0;
     while (!side->failed && (result = peer_session_next(side->session, pair->now_us, &event, &side->error)) == 1)
-        side_event(side, &event);
+        side_event(side, &event, pair->now_us);
     if (result < 0)
         side->failed = result;
 }
@@ -227,15 +234,23 @@ static void expect_refusal(struct peer_hello server, int code, const char *word)
     pair.client.hello.cluster.bytes[0] = 5;
     pair_begin(&pair, good_psk, good_psk);
     pair_settle(&pair);
-    /* The side that notices first says why; the other hears it or noticed by itself. */
-    struct side *noticed = pair.server.failed == code ? &pair.server : &pair.client;
-    struct side *told = noticed == &pair.server ? &pair.client : &pair.server;
-    assert_int_equal(noticed->failed, code);
-    assert_non_null(strstr(noticed->error.message, word));
-    assert_true(told->failed == -ECONNREFUSED || told->failed == code);
-    if (told->failed == -ECONNREFUSED)
-        assert_non_null(strstr(told->error.message, word));
+    assert_int_equal(pair.server.failed, code);
+    assert_non_null(strstr(pair.server.error.message, word));
+    assert_int_equal(pair.client.failed, -ECONNREFUSED);
+    assert_non_null(strstr(pair.client.error.message, word));
     assert_int_equal(pair.client.up + pair.server.up, 0);
+    pair_end(&pair);
+}
+
+static void server_decides_first_and_the_refused_client_was_never_up(void **state)
+{
+    (void)state;
+    struct pair pair = {.client.hello = hello_of(1), .server.hello = hello_of(2), .server.refuse = true};
+    pair_begin(&pair, good_psk, good_psk);
+    pair_settle(&pair);
+    assert_int_equal(pair.client.up, 0);
+    assert_int_equal(pair.client.failed, -ECONNREFUSED);
+    assert_non_null(strstr(pair.client.error.message, "full up"));
     pair_end(&pair);
 }
 
@@ -517,6 +532,7 @@ int main(void)
         cmocka_unit_test(other_key_is_refused_on_both_sides_with_words),
         cmocka_unit_test(own_uuid_is_refused),
         cmocka_unit_test(wrong_channel_version_or_cluster_is_refused),
+        cmocka_unit_test(server_decides_first_and_the_refused_client_was_never_up),
         cmocka_unit_test(garbage_instead_of_tls_is_refused),
         cmocka_unit_test(altered_ciphertext_is_refused),
         cmocka_unit_test(bad_frames_end_the_session_and_the_peer_learns_why),
