@@ -28,6 +28,10 @@ enum peer_frame_type {
     PEER_MEMBERS_REPLY = 0x13,
     PEER_CALL = 0x14, /* an API call forwarded to the node where a live figure arises */
     PEER_CALL_REPLY = 0x15,
+    PEER_LIVE = 0x16, /* payload: LiveVolumes; figures of volumes that the sender owns */
+    /* Data: 0x20.. object: volume id */
+    PEER_VOLUME_UP = 0x20,   /* the sender's mirror device of the volume is open; flag 1: say the same of yours */
+    PEER_VOLUME_DOWN = 0x21, /* it is closed */
     /* Replication: 0x40.. object: volume id */
     PEER_MIRROR_FIRST = 0x40,
     PEER_MIRROR_LAST = 0x5f,

@@ -31,6 +31,7 @@ struct api_live_volume {
     bool suspended;               /* I/O is held: words in reason */
     char reason[128];
     uint64_t read_bytes, written_bytes, reads, writes; /* since the owner opened it */
+    uint64_t resynced_bytes; /* copied to returning replicas since the owner opened it */
     struct {
         bool syncing;
         uint64_t total_bytes, done_bytes; /* of this resync */

@@ -1,0 +1,75 @@
+/* The I/O thread of a node: iSCSI target, mirrors, data links, on one libuv loop. The control thread tells it what the tree
+ * says; it tells the control thread what it needs committed and how things stand. Both by mail: no locks, no shared state.
+ *
+ * Threads: every function here is called on the control thread and returns at once; every callback comes on the control
+ * thread. What must hold whatever the control thread does (epochs, leases, seals) is enforced in the mirrors. */
+#ifndef DIRECTOR_AGENT_NODE_ENGINE_H
+#define DIRECTOR_AGENT_NODE_ENGINE_H
+
+#include "agent/api/view.h"
+#include "agent/core/tree.h"
+#include "agent/io/peer_mesh.h"
+#include "plugins/loader/loader.h"
+#include "target/core/target_types.h"
+#include <uv.h>
+
+struct engine;
+
+/* A volume as the tree has it, and where this node's replica lies. */
+struct engine_volume {
+    struct tree_volume volume;
+    int replica;                    /* ours: index, or -1 */
+    bool replica_recorded;          /* this node made it before: missing files mean a blank disk (I11) */
+    char plugin[TREE_NAME_SIZE];    /* of the store */
+    char store_path[TREE_PATH_SIZE];
+};
+
+struct engine_callbacks {
+    void *context;
+    /* Commit VolumeIsr, see mirror_device.h. */
+    void (*ask_isr)(void *context, uint64_t volume, uint64_t epoch, uint64_t version, uint32_t isr, const char *reason);
+    /* This node's replica was made (fresh), with the committed incarnation: record it durably. */
+    void (*replica_made)(void *context, uint64_t volume);
+    /* The replica that was recorded is gone or unreadable; a blank one stands in its place: commit VolumeIncarnation. */
+    void (*replica_blank)(void *context, uint64_t volume, uint32_t replica, uint64_t incarnation);
+    /* Figures of a volume that this node owns changed. */
+    void (*live)(void *context, uint64_t volume, const struct api_live_volume *figures);
+};
+
+struct engine_options {
+    uv_loop_t *control_loop;
+    const uint8_t *psk;               /* 32 bytes, copied */
+    const struct peer_hello *hello;   /* copied */
+    const char *address;              /* portals listen here; copied */
+    bool portal;
+    struct uuid node_uuid;
+    uint64_t boot;
+    const struct plugin_loader *plugins; /* complete; must outlive the engine */
+    struct engine_callbacks callbacks;
+};
+
+/* Start the thread. 0 or negative errno with words. */
+MUST_CHECK int engine_new(const struct engine_options *options, struct engine **ret_engine, struct error *error);
+/* Close everything in order; closed(context) on the control loop when the thread has ended. */
+void engine_close(struct engine *engine, void (*closed)(void *context), void *context);
+
+/* The mesh of the data channel, for peer_listener (peer_mesh_adopt() only). */
+struct peer_mesh *engine_mesh(struct engine *engine);
+void engine_set_hello(struct engine *engine, const struct peer_hello *hello);
+/* This node has a nodeid: the target may serve. Again with another one after a dissolution. */
+void engine_set_self(struct engine *engine, uint16_t nodeid);
+MUST_CHECK int engine_set_peers(struct engine *engine, const struct peer_node *nodes, size_t count);
+void engine_set_ports(struct engine *engine, const struct target_port *ports, unsigned count);
+/* false: the tree of this node may be of the past, or corosync is gone: serve nothing (as owner), forward nothing. */
+void engine_set_authority(struct engine *engine, bool authority);
+/* The process with this boot id has certainly ended. */
+void engine_node_dead(struct engine *engine, uint16_t nodeid, uint64_t boot);
+/* A volume is as given; replaces what was said before. */
+void engine_put_volume(struct engine *engine, const struct engine_volume *volume);
+/* It is gone: close it and remove this node's replica from its store. */
+void engine_remove_volume(struct engine *engine, uint64_t volume);
+/* A target and all its LUNs. */
+void engine_put_target(struct engine *engine, const struct tree_target *target);
+void engine_remove_target(struct engine *engine, const char *iqn);
+
+#endif

@@ -1,0 +1,100 @@
+/* Shared by engine.c (thread, mail, links, target) and engine_volume.c (one volume's life). I/O thread. */
+#ifndef DIRECTOR_AGENT_NODE_ENGINE_INTERNAL_H
+#define DIRECTOR_AGENT_NODE_ENGINE_INTERNAL_H
+
+#include "agent/node/engine.h"
+#include "director/base/mailbox.h"
+#include "replication/io/mirror_device.h"
+#include "target/io/target_server.h"
+
+#define ENGINE_LIVE_MS       250u
+#define ENGINE_VOLUME_ANSWER 1u /* flag of VOLUME_UP: say the same of yours */
+
+struct engine_iqn {
+    struct list link;
+    char iqn[TREE_IQN_SIZE];
+    uint64_t luns[TREE_LUNS_MAX]; /* volume id, 0: none */
+};
+
+/* A node with a data link. */
+struct engine_link {
+    uint16_t nodeid;
+    uint64_t boot;
+};
+
+enum engine_volume_phase {
+    ENGINE_VOLUME_IDLE,    /* no replica here, or not yet looked at */
+    ENGINE_VOLUME_MAKING,  /* a worker makes or checks its files */
+    ENGINE_VOLUME_OPEN,    /* the mirror device lives */
+    ENGINE_VOLUME_FAILED,  /* tried again after a while */
+    ENGINE_VOLUME_CLOSING,
+};
+
+struct engine_unit {
+    struct list link;
+    struct engine *engine;
+    struct engine_volume config;
+    bool removed;         /* close, then delete its files */
+    bool in_target;       /* the target knows the LU */
+    enum engine_volume_phase phase;
+    uint64_t retry_ms;
+    struct mirror_device *device;
+    uint32_t linked;      /* bit per replica index: that member's device is open and linked */
+    struct api_live_volume live;
+    uint64_t rate_bytes, rate_ms;
+    char words[160];
+    /* The worker's. */
+    uv_work_t work;
+    struct engine_volume work_config;
+    int work_status;
+    bool work_made;       /* fresh files with the committed incarnation */
+    uint64_t work_blank;  /* incarnation of a blank replica, or 0 */
+    struct error work_error;
+    char data_path[TREE_PATH_SIZE + 64], metadata_path[TREE_PATH_SIZE + 64];
+};
+
+struct engine {
+    struct engine_options options;
+    uint8_t psk[32];
+    char address[64];
+    uv_thread_t thread;
+    uv_loop_t loop;
+    struct mailbox inbox;   /* I/O thread */
+    struct mailbox outbox;  /* control thread */
+    uv_sem_t started;
+    struct peer_mesh *mesh;
+    struct target_server *target;
+    uint16_t nodeid;
+    bool authority;
+    bool closing;
+    unsigned open_parts;    /* while closing */
+    struct list units;      /* struct engine_unit */
+    struct list iqns;
+    struct target_port ports[TARGET_PORTS_MAX];
+    unsigned port_count;
+    struct engine_link links[TREE_NODES_MAX];
+    unsigned link_count;
+    uv_timer_t timer;
+    void (*closed)(void *context);
+    void *closed_context;
+};
+
+struct engine_unit *engine_unit_find(struct engine *engine, uint64_t volume);
+/* A unit's config, authority or device changed: open, configure, tell the target. */
+void engine_unit_update(struct engine_unit *unit);
+void engine_unit_link_up(struct engine_unit *unit, const struct engine_link *link);
+void engine_unit_link_down(struct engine_unit *unit, uint16_t nodeid);
+/* Send VOLUME_UP to one node, or to all linked ones (nodeid 0); ask for the same in return. */
+void engine_unit_announce(struct engine_unit *unit, uint16_t nodeid, bool ask);
+void engine_unit_close(struct engine_unit *unit);
+void engine_unit_tick(struct engine_unit *unit, uint64_t now_ms);
+/* Mail to the control thread. */
+void engine_tell_ask_isr(struct engine *engine, uint64_t volume, uint64_t epoch, uint64_t version, uint32_t isr,
+                         const char *reason);
+void engine_tell_made(struct engine *engine, uint64_t volume);
+void engine_tell_blank(struct engine *engine, uint64_t volume, uint32_t replica, uint64_t incarnation);
+void engine_tell_live(struct engine *engine, uint64_t volume, const struct api_live_volume *figures);
+/* One part that was open while closing is gone. */
+void engine_part_closed(struct engine *engine);
+
+#endif

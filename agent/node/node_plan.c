@@ -1,0 +1,639 @@
+/* What follows from the tree: the engine is told of volumes, targets and portals; the sequencer's node plans failovers and
+ * makes voters of learners that caught up; each node keeps its own entries (boot, address, store) right; owners tell their
+ * peers live figures. */
+#define LOG_MODULE "plan"
+#include "agent/node/node.h"
+
+#include "director/base/log.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#define PLAN_STEPS_MAX   64u  /* proposals of the planner under way */
+#define VOTER_LAG_MAX    64u  /* entries that a learner may lack when it becomes a voter */
+#define LIVE_SEND_MS     1000u
+#define LIVE_FORGET_MS   5000u
+#define OWN_RETRY_MS     1000u
+#define DEFAULT_STORE    "default"
+
+/* --- who is alive ------------------------------------------------------------------------------------------------------ */
+
+void node_plan_alive(struct node *node, struct failover_nodes *ret_alive)
+{
+    uint64_t now_us = peer_clock_us(), now_ms = node_now_ms(node);
+    ret_alive->count = 0;
+    for (size_t i = 0; i < node->member_count && ret_alive->count < TREE_NODES_MAX; i++) {
+        const struct node_member *member = &node->members[i];
+        uint64_t heard_us = peer_mesh_last_heard_us(node->control, member->nodeid);
+        bool fresh = heard_us && now_us - heard_us < NODE_ALIVE_MS * 1000ull;
+        if (member->nodeid == node->self.nodeid || fresh || now_ms - member->since_ms < NODE_GRACE_MS)
+            ret_alive->ids[ret_alive->count++] = member->nodeid;
+    }
+}
+
+/* --- the engine's picture --------------------------------------------------------------------------------------------- */
+
+static void record_key(uint64_t volume, char key[static 48])
+{
+    (void)snprintf(key, 48, "replica-%" PRIu64, volume);
+}
+
+static bool record_there(struct node *node, uint64_t volume)
+{
+    char key[48], byte;
+    size_t size;
+    record_key(volume, key);
+    return log_store_get(node->store, key, &byte, 1, &size, NULL) == 0;
+}
+
+static void record_set(struct node *node, uint64_t volume, bool there)
+{
+    char key[48];
+    struct error error = {0};
+    record_key(volume, key);
+    int result = log_store_begin(node->store, &error);
+    if (result == 0) {
+        (void)log_store_put(node->store, key, there ? "1" : NULL, there ? 1 : 0, &error);
+        result = log_store_commit(node->store, &error);
+    }
+    if (result < 0)
+        log_error("the replica of volume %" PRIu64 " could not be recorded: %s", volume, error.message);
+}
+
+static void push_volume(struct node *node, const struct tree_volume *volume)
+{
+    struct engine_volume push = {.volume = *volume, .replica = tree_volume_replica_of(volume, node->self.nodeid)};
+    if (push.replica >= 0) {
+        const struct tree_store *store = tree_store_find(node->tree, node->self.nodeid, volume->replicas[push.replica].store);
+        if (store) {
+            memcpy(push.plugin, store->plugin, sizeof(push.plugin));
+            memcpy(push.store_path, store->path, sizeof(push.store_path));
+        } else {
+            push.replica = -1;
+        }
+        push.replica_recorded = record_there(node, volume->id);
+    }
+    engine_put_volume(node->engine, &push);
+}
+
+static void push_ports(struct node *node)
+{
+    struct target_port ports[TARGET_PORTS_MAX];
+    struct failover_nodes alive;
+    unsigned count = 0;
+    node_plan_alive(node, &alive);
+    for (size_t i = 0; i < tree_node_count(node->tree) && count < TARGET_PORTS_MAX; i++) {
+        const struct tree_node *from = tree_node_at(node->tree, i);
+        struct target_port *port = &ports[count++];
+        memset(port, 0, sizeof(*port));
+        port->nodeid = from->nodeid;
+        port->port = 3260;
+        port->alive = failover_nodes_have(&alive, from->nodeid);
+        (void)snprintf(port->address, sizeof(port->address), "%s", from->address);
+    }
+    if (count == node->port_count && !memcmp(ports, node->ports, count * sizeof(ports[0])))
+        return;
+    memcpy(node->ports, ports, count * sizeof(ports[0]));
+    node->port_count = count;
+    engine_set_ports(node->engine, ports, count);
+}
+
+/* Volumes and targets that the engine has: to know what to remove after a snapshot replaced the tree. */
+static void push_all(struct node *node)
+{
+    for (size_t i = 0; i < node->pushed_count;) {
+        if (tree_volume_by_id(node->tree, node->pushed[i])) {
+            i++;
+            continue;
+        }
+        record_set(node, node->pushed[i], false);
+        engine_remove_volume(node->engine, node->pushed[i]);
+        node->pushed[i] = node->pushed[--node->pushed_count];
+    }
+    for (size_t i = 0; i < tree_volume_count(node->tree); i++)
+        node_plan_push(node, tree_volume_at(node->tree, i));
+    for (size_t i = 0; i < tree_target_count(node->tree); i++)
+        engine_put_target(node->engine, tree_target_at(node->tree, i));
+    push_ports(node);
+}
+
+void node_plan_push(struct node *node, const struct tree_volume *volume)
+{
+    size_t i = 0;
+    while (i < node->pushed_count && node->pushed[i] != volume->id)
+        i++;
+    if (i == node->pushed_count) {
+        if (node->pushed_count == node->pushed_capacity) {
+            node->pushed_capacity = node->pushed_capacity ? node->pushed_capacity * 2 : 64;
+            node->pushed = realloc(node->pushed, node->pushed_capacity * sizeof(node->pushed[0]));
+            ASSERT(node->pushed);
+        }
+        node->pushed[node->pushed_count++] = volume->id;
+    }
+    push_volume(node, volume);
+}
+
+void node_plan_reset(struct node *node)
+{
+    node_members_changed(node);
+    if (node->current)
+        push_all(node);
+    node_plan_wake(node);
+}
+
+void node_plan_applied(struct node *node, const Director__Command *command, const struct tree_result *result)
+{
+    uint64_t id = 0;
+    const char *iqn = NULL;
+    (void)result;
+    switch (command->body_case) {
+    case DIRECTOR__COMMAND__BODY_CLUSTER_INIT:
+    case DIRECTOR__COMMAND__BODY_NODE_ADD:
+    case DIRECTOR__COMMAND__BODY_NODE_UPDATE:
+    case DIRECTOR__COMMAND__BODY_NODE_VOTER:
+    case DIRECTOR__COMMAND__BODY_NODE_REMOVE:
+        node_members_changed(node);
+        push_ports(node);
+        break;
+    case DIRECTOR__COMMAND__BODY_VOLUME_CREATE: {
+        const struct tree_volume *volume = tree_volume_by_name(node->tree, command->volume_create->name);
+        id = volume ? volume->id : 0;
+        node_members_changed(node); /* not pristine any more */
+        break;
+    }
+    case DIRECTOR__COMMAND__BODY_VOLUME_DELETE:
+        if (node->current)
+            push_all(node);
+        break;
+    case DIRECTOR__COMMAND__BODY_VOLUME_PROMOTE:
+        id = command->volume_promote->volume;
+        log_notice("volume %" PRIu64 ": epoch %" PRIu64 ", owner node %u: %s", id, command->volume_promote->expect_epoch + 1,
+                   command->volume_promote->owner, command->volume_promote->reason);
+        break;
+    case DIRECTOR__COMMAND__BODY_VOLUME_ISR:
+        id = command->volume_isr->volume;
+        log_notice("volume %" PRIu64 ": in-sync set 0x%x: %s", id, command->volume_isr->isr, command->volume_isr->reason);
+        break;
+    case DIRECTOR__COMMAND__BODY_VOLUME_INCARNATION:
+        id = command->volume_incarnation->volume;
+        break;
+    case DIRECTOR__COMMAND__BODY_TARGET_CREATE:
+        iqn = command->target_create->iqn;
+        break;
+    case DIRECTOR__COMMAND__BODY_LUN_ADD:
+        iqn = command->lun_add->iqn;
+        break;
+    case DIRECTOR__COMMAND__BODY_LUN_REMOVE:
+        iqn = command->lun_remove->iqn;
+        break;
+    case DIRECTOR__COMMAND__BODY_TARGET_DELETE:
+        if (node->current)
+            engine_remove_target(node->engine, command->target_delete->iqn);
+        break;
+    default:
+        break;
+    }
+    if (id && node->current && tree_volume_by_id(node->tree, id))
+        node_plan_push(node, tree_volume_by_id(node->tree, id));
+    if (iqn && node->current && tree_target_by_iqn(node->tree, iqn))
+        engine_put_target(node->engine, tree_target_by_iqn(node->tree, iqn));
+    node_plan_wake(node);
+}
+
+/* --- proposals without a client ---------------------------------------------------------------------------------------- */
+
+/* A change that the node itself wants. What loses its compare-and-set is simply not done: the next look decides anew. */
+struct plan_proposal {
+    struct node_proposal proposal;
+    struct node *node;
+    char what[64];
+};
+
+static void plan_done(struct node_proposal *proposal, int status, const struct tree_result *result, const struct error *error)
+{
+    struct plan_proposal *plan = container_of(proposal, struct plan_proposal, proposal);
+    (void)result;
+    plan->node->steps_under_way--;
+    if (status < 0 && status != -ESTALE)
+        log_warning("%s: %s", plan->what, error->message);
+    free(plan);
+}
+
+static void plan_propose(struct node *node, Director__Command *command, const char *format, uint64_t volume)
+{
+    struct error error = {0};
+    if (node->steps_under_way >= PLAN_STEPS_MAX)
+        return;
+    struct plan_proposal *plan = calloc(1, sizeof(*plan));
+    if (!plan)
+        return;
+    plan->node = node;
+    plan->proposal.done = plan_done;
+    (void)snprintf(plan->what, sizeof(plan->what), "%s of volume %" PRIu64, format, volume);
+    node->steps_under_way++;
+    if (node_log_propose(node, command, RSM_CHANGE_NONE, 0, 10000, &plan->proposal, &error) < 0) {
+        log_warning("%s: %s", plan->what, error.message);
+        node->steps_under_way--;
+        free(plan);
+    }
+}
+
+static void propose_promote(struct node *node, uint64_t volume, uint64_t epoch, uint16_t owner, uint32_t isr, const char *reason)
+{
+    Director__Command command = DIRECTOR__COMMAND__INIT;
+    Director__VolumePromote promote = DIRECTOR__VOLUME_PROMOTE__INIT;
+    promote.volume = volume;
+    promote.expect_epoch = epoch;
+    promote.owner = owner;
+    promote.isr = isr;
+    promote.reason = (char *)reason;
+    command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_PROMOTE;
+    command.volume_promote = &promote;
+    plan_propose(node, &command, "promotion", volume);
+}
+
+static void propose_isr(struct node *node, uint64_t volume, uint64_t epoch, uint64_t version, uint32_t isr, const char *reason)
+{
+    Director__Command command = DIRECTOR__COMMAND__INIT;
+    Director__VolumeIsr change = DIRECTOR__VOLUME_ISR__INIT;
+    change.volume = volume;
+    change.expect_epoch = epoch;
+    change.expect_version = version;
+    change.isr = isr;
+    change.reason = (char *)reason;
+    command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_ISR;
+    command.volume_isr = &change;
+    plan_propose(node, &command, "in-sync set", volume);
+}
+
+/* The mirror asks for another in-sync set. */
+static void engine_asks_isr(void *context, uint64_t id, uint64_t epoch, uint64_t version, uint32_t isr, const char *reason)
+{
+    struct node *node = context;
+    const struct tree_volume *volume = tree_volume_by_id(node->tree, id);
+    struct failover_nodes alive;
+    if (!node->quorate || !volume || volume->epoch != epoch || volume->isr_version != version)
+        return; /* it asks again */
+    int self = tree_volume_replica_of(volume, node->self.nodeid);
+    if (self >= 0 && isr & 1u << self) {
+        if (isr & ~volume->isr) { /* growing: not for a node that is about to be thrown out again */
+            node_plan_alive(node, &alive);
+            for (unsigned i = 0; i < volume->replica_count; i++)
+                if (isr & ~volume->isr & 1u << i && !failover_nodes_have(&alive, volume->replicas[i].nodeid))
+                    return;
+        }
+        propose_isr(node, id, epoch, version, isr, reason);
+        return;
+    }
+    /* Our own disk failed: another member takes over. */
+    node_plan_alive(node, &alive);
+    for (unsigned i = 0; i < volume->replica_count; i++)
+        if (isr & 1u << i && failover_nodes_have(&alive, volume->replicas[i].nodeid)) {
+            propose_promote(node, id, epoch, volume->replicas[i].nodeid, isr, reason);
+            return;
+        }
+}
+
+static void engine_made_replica(void *context, uint64_t volume)
+{
+    record_set(context, volume, true);
+}
+
+static void engine_blank_replica(void *context, uint64_t volume, uint32_t replica, uint64_t incarnation)
+{
+    struct node *node = context;
+    Director__Command command = DIRECTOR__COMMAND__INIT;
+    Director__VolumeIncarnation change = DIRECTOR__VOLUME_INCARNATION__INIT;
+    log_warning("volume %" PRIu64 ": this node's replica was missing or damaged and is made anew", volume);
+    change.volume = volume;
+    change.replica = replica;
+    change.incarnation = incarnation;
+    command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_INCARNATION;
+    command.volume_incarnation = &change;
+    plan_propose(node, &command, "new incarnation", volume);
+}
+
+/* --- the sequencer's duties -------------------------------------------------------------------------------------------- */
+
+static void plan_failover(struct node *node)
+{
+    struct failover_nodes alive;
+    struct failover_step steps[16];
+    node_plan_alive(node, &alive);
+    size_t count = failover_plan(node->failover, node->tree, &alive, node_now_ms(node), steps, ARRAY_SIZE(steps));
+    for (size_t i = 0; i < count; i++) {
+        const struct failover_step *step = &steps[i];
+        if (step->action == FAILOVER_PROMOTE)
+            propose_promote(node, step->volume, step->expect_epoch, step->owner, step->isr, step->reason);
+        else
+            propose_isr(node, step->volume, step->expect_epoch, step->expect_version, step->isr, step->reason);
+    }
+    if (count == ARRAY_SIZE(steps))
+        node->plan_wanted = true;
+}
+
+static void voter_done(struct node_proposal *proposal, int status, const struct tree_result *result, const struct error *error)
+{
+    struct node *node = container_of(proposal, struct node, voter_proposal);
+    (void)result;
+    node->voter_busy = false;
+    if (status < 0)
+        log_warning("voter: %s", error->message);
+    node->plan_wanted = true;
+}
+
+static bool voter_in_force(const struct rsm_status *status, uint16_t nodeid)
+{
+    for (size_t i = 0; i < status->voter_count; i++)
+        if (status->voters[i] == nodeid)
+            return true;
+    return false;
+}
+
+/* A learner that has caught up becomes a voter; one at a time (R7). */
+static void plan_voters(struct node *node)
+{
+    struct rsm_status status;
+    struct rsm_progress progress;
+    struct error error = {0};
+    if (node->voter_busy)
+        return;
+    rsm_get_status(node->rsm, &status);
+    if (!status.config_committed)
+        return;
+    for (size_t i = 0; i < tree_node_count(node->tree); i++) {
+        const struct tree_node *candidate = tree_node_at(node->tree, i);
+        if (candidate->voter || !node_members_find(node, candidate->nodeid) ||
+            !rsm_get_progress(node->rsm, candidate->nodeid, &progress) || progress.match_index + VOTER_LAG_MAX < status.commit)
+            continue;
+        Director__Command command = DIRECTOR__COMMAND__INIT;
+        Director__NodeVoter voter = DIRECTOR__NODE_VOTER__INIT;
+        voter.nodeid = candidate->nodeid;
+        voter.voter = true;
+        command.body_case = DIRECTOR__COMMAND__BODY_NODE_VOTER;
+        command.node_voter = &voter;
+        node->voter_proposal.done = voter_done;
+        enum rsm_change change = voter_in_force(&status, candidate->nodeid) ? RSM_CHANGE_NONE : RSM_CHANGE_ADD_VOTER;
+        node->voter_busy = node_log_propose(node, &command, change, candidate->nodeid, 10000, &node->voter_proposal, &error) == 0;
+        if (!node->voter_busy)
+            log_warning("voter: %s", error.message);
+        return;
+    }
+}
+
+/* --- this node's own entries ------------------------------------------------------------------------------------------- */
+
+static void own_done(struct node_proposal *proposal, int status, const struct tree_result *result, const struct error *error)
+{
+    struct node *node = container_of(proposal, struct node, own_proposal);
+    (void)result;
+    node->own_busy = false;
+    node->own_retry_ms = status < 0 ? node_now_ms(node) + OWN_RETRY_MS : 0;
+    if (status < 0)
+        log_warning("this node's entry: %s", error->message);
+    node->plan_wanted = true;
+}
+
+static void plan_own(struct node *node)
+{
+    const struct tree_node *self = tree_node_by_id(node->tree, node->self.nodeid);
+    struct error error = {0};
+    Director__Command command = DIRECTOR__COMMAND__INIT;
+    Director__NodeUpdate update = DIRECTOR__NODE_UPDATE__INIT;
+    Director__NodeInfo info = DIRECTOR__NODE_INFO__INIT;
+    Director__StorePut put = DIRECTOR__STORE_PUT__INIT;
+    if (node->own_busy || node->forming || !self || !node->current || node_now_ms(node) < node->own_retry_ms)
+        return;
+    const struct tree_store *store = tree_store_find(node->tree, node->self.nodeid, DEFAULT_STORE);
+    if (self->boot != node->boot || strcmp(self->address, node->address) || strcmp(self->software, DIRECTOR_VERSION)) {
+        info.uuid.data = node->self.uuid.bytes;
+        info.uuid.len = sizeof(struct uuid);
+        info.nodeid = node->self.nodeid;
+        info.name = (char *)self->name;
+        info.address = node->address;
+        info.boot = node->boot;
+        info.version_max = PEER_VERSION;
+        info.software = (char *)DIRECTOR_VERSION;
+        update.node = &info;
+        command.body_case = DIRECTOR__COMMAND__BODY_NODE_UPDATE;
+        command.node_update = &update;
+    } else if (node->store_capacity_bytes && (!store || strcmp(store->path, node->options.store_path))) {
+        put.nodeid = node->self.nodeid;
+        put.name = (char *)DEFAULT_STORE;
+        put.plugin = (char *)"file";
+        put.path = (char *)node->options.store_path;
+        put.capacity = node->store_capacity_bytes;
+        command.body_case = DIRECTOR__COMMAND__BODY_STORE_PUT;
+        command.store_put = &put;
+    } else {
+        return;
+    }
+    node->own_proposal.done = own_done;
+    node->own_busy = node_log_propose(node, &command, RSM_CHANGE_NONE, 0, 10000, &node->own_proposal, &error) == 0;
+    if (!node->own_busy) {
+        log_warning("this node's entry: %s", error.message);
+        node->own_retry_ms = node_now_ms(node) + OWN_RETRY_MS;
+    }
+}
+
+/* --- live figures ------------------------------------------------------------------------------------------------------ */
+
+static struct node_live *live_find(struct node *node, uint64_t volume)
+{
+    list_foreach(link, &node->live)
+    {
+        struct node_live *live = list_entry(link, struct node_live, link);
+        if (live->volume == volume)
+            return live;
+    }
+    return NULL;
+}
+
+static void live_put(struct node *node, uint16_t nodeid, uint64_t volume, const struct api_live_volume *figures)
+{
+    struct node_live *live = live_find(node, volume);
+    if (!tree_volume_by_id(node->tree, volume))
+        return;
+    if (!live) {
+        live = calloc(1, sizeof(*live));
+        if (!live)
+            return;
+        live->volume = volume;
+        list_append(&node->live, &live->link);
+    }
+    live->nodeid = nodeid;
+    live->heard_ms = node_now_ms(node);
+    live->figures = *figures;
+}
+
+static void engine_figures(void *context, uint64_t volume, const struct api_live_volume *figures)
+{
+    struct node *node = context;
+    const struct node_live *old = live_find(node, volume);
+    bool urgent = !old || old->figures.serving != figures->serving || old->figures.suspended != figures->suspended ||
+                  memcmp(old->figures.replica, figures->replica, sizeof(old->figures.replica)) != 0;
+    live_put(node, node->self.nodeid, volume, figures);
+    if (urgent)
+        node->live_sent_ms = 0;
+}
+
+bool node_plan_live_volume(struct node *node, uint64_t volume_id, struct api_live_volume *ret_figures)
+{
+    const struct node_live *live = live_find(node, volume_id);
+    const struct tree_volume *volume = tree_volume_by_id(node->tree, volume_id);
+    if (!live || !volume || live->nodeid != volume->owner ||
+        (live->nodeid != node->self.nodeid && node_now_ms(node) - live->heard_ms > LIVE_FORGET_MS))
+        return false;
+    *ret_figures = live->figures;
+    return true;
+}
+
+/* Tell the peers of the volumes that we own: at once when something changed in kind, else every second. */
+static void live_send(struct node *node)
+{
+    Director__LiveVolumes message = DIRECTOR__LIVE_VOLUMES__INIT;
+    Director__LiveVolume volumes[128], *pointers[128];
+    Director__LiveReplica replicas[128][TREE_REPLICAS_MAX], *replica_pointers[128][TREE_REPLICAS_MAX];
+    uint64_t now = node_now_ms(node);
+    if (now - node->live_sent_ms < LIVE_SEND_MS)
+        return;
+    node->live_sent_ms = now;
+    message.volumes = pointers;
+    list_foreach_safe(link, after, &node->live)
+    {
+        struct node_live *live = list_entry(link, struct node_live, link);
+        const struct tree_volume *volume = tree_volume_by_id(node->tree, live->volume);
+        if (!volume) {
+            list_remove(&live->link);
+            free(live);
+            continue;
+        }
+        if (live->nodeid != node->self.nodeid || volume->owner != node->self.nodeid || message.n_volumes == ARRAY_SIZE(volumes))
+            continue;
+        size_t i = message.n_volumes++;
+        director__live_volume__init(&volumes[i]);
+        pointers[i] = &volumes[i];
+        volumes[i].volume = live->volume;
+        volumes[i].serving = live->figures.serving;
+        volumes[i].suspended = live->figures.suspended;
+        volumes[i].reason = live->figures.reason;
+        volumes[i].reads = live->figures.reads;
+        volumes[i].writes = live->figures.writes;
+        volumes[i].read_bytes = live->figures.read_bytes;
+        volumes[i].written_bytes = live->figures.written_bytes;
+        volumes[i].resynced_bytes = live->figures.resynced_bytes;
+        volumes[i].n_replicas = volume->replica_count;
+        volumes[i].replicas = replica_pointers[i];
+        for (unsigned k = 0; k < volume->replica_count; k++) {
+            director__live_replica__init(&replicas[i][k]);
+            replica_pointers[i][k] = &replicas[i][k];
+            replicas[i][k].syncing = live->figures.replica[k].syncing;
+            replicas[i][k].total_bytes = live->figures.replica[k].total_bytes;
+            replicas[i][k].done_bytes = live->figures.replica[k].done_bytes;
+            replicas[i][k].bytes_per_second = live->figures.replica[k].bytes_per_second;
+        }
+    }
+    if (!message.n_volumes)
+        return;
+    size_t size = director__live_volumes__get_packed_size(&message);
+    _cleanup_free_ uint8_t *bytes = malloc(size);
+    if (!bytes)
+        return;
+    director__live_volumes__pack(&message, bytes);
+    struct peer_header header = {.type = PEER_LIVE};
+    struct iovec iov = {bytes, size};
+    for (struct peer *peer = peer_mesh_next(node->control, NULL); peer; peer = peer_mesh_next(node->control, peer))
+        if (peer_nodeid(peer))
+            (void)peer_send(peer, &header, &iov, 1);
+}
+
+void node_plan_live_frame(struct node *node, uint16_t from, const void *bytes, size_t size)
+{
+    Director__LiveVolumes *message = director__live_volumes__unpack(NULL, size, bytes);
+    if (!message)
+        return;
+    for (size_t i = 0; i < message->n_volumes; i++) {
+        const Director__LiveVolume *volume = message->volumes[i];
+        struct api_live_volume figures = {.known = true, .serving = volume->serving, .suspended = volume->suspended,
+                                          .reads = volume->reads, .writes = volume->writes, .read_bytes = volume->read_bytes,
+                                          .written_bytes = volume->written_bytes, .resynced_bytes = volume->resynced_bytes};
+        (void)snprintf(figures.reason, sizeof(figures.reason), "%s", volume->reason);
+        for (size_t k = 0; k < volume->n_replicas && k < ARRAY_SIZE(figures.replica); k++) {
+            figures.replica[k].syncing = volume->replicas[k]->syncing;
+            figures.replica[k].total_bytes = volume->replicas[k]->total_bytes;
+            figures.replica[k].done_bytes = volume->replicas[k]->done_bytes;
+            figures.replica[k].bytes_per_second = volume->replicas[k]->bytes_per_second;
+        }
+        if (from)
+            live_put(node, from, volume->volume, &figures);
+    }
+    director__live_volumes__free_unpacked(message, NULL);
+}
+
+/* --- life -------------------------------------------------------------------------------------------------------------- */
+
+void node_plan_wake(struct node *node)
+{
+    node->plan_wanted = true;
+}
+
+void node_plan_tick(struct node *node)
+{
+    uint64_t now = node_now_ms(node);
+    live_send(node);
+    if (!node->plan_wanted && now - node->planned_ms < NODE_PLAN_MS)
+        return;
+    node->plan_wanted = false;
+    node->planned_ms = now;
+    push_ports(node);
+    if (!node->quorate || !node->rsm)
+        return;
+    plan_own(node);
+    if (node->is_sequencer && node->current) {
+        plan_failover(node);
+        plan_voters(node);
+    }
+}
+
+int node_plan_start(struct node *node, struct error *error)
+{
+    struct peer_hello hello = {.cluster = node->self.cluster, .node = node->self.uuid, .nodeid = node->self.nodeid,
+                               .boot = node->boot};
+    uint8_t psk[KEY_PSK_BYTES];
+    (void)snprintf(hello.name, sizeof(hello.name), "%s", node->options.name);
+    (void)snprintf(hello.address, sizeof(hello.address), "%s:%u", node->address, PEER_PORT);
+    (void)snprintf(hello.software, sizeof(hello.software), "%s", DIRECTOR_VERSION);
+    list_init(&node->live);
+    node->failover = failover_new();
+    int result = key_peer_psk(&node->key, psk);
+    if (result < 0)
+        return error_set(error, result, "keys could not be derived from the cluster key");
+    struct engine_options options = {
+        .control_loop = node->loop,
+        .psk = psk,
+        .hello = &hello,
+        .address = node->address,
+        .portal = node->options.portal,
+        .node_uuid = node->self.uuid,
+        .boot = node->boot,
+        .plugins = node->plugins,
+        .callbacks = {.context = node, .ask_isr = engine_asks_isr, .replica_made = engine_made_replica,
+                      .replica_blank = engine_blank_replica, .live = engine_figures},
+    };
+    return engine_new(&options, &node->engine, error);
+}
+
+static void engine_gone(void *context)
+{
+    struct node *node = context;
+    node->engine = NULL;
+    node_part_closed(node);
+}
+
+void node_plan_stop(struct node *node)
+{
+    if (node->engine) {
+        node->closing++;
+        engine_close(node->engine, engine_gone, node);
+    }
+}
