@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# A node that returns is sent only what changed while it was away, and then the replicas are equal byte by byte.
+# shellcheck source=tests/cluster/lib.sh
+. "$(dirname "$0")/lib.sh"
+begin_cluster 3
+volume_make 256M 2
+away=$(volume_members n1 "$VOLUME" | grep -vx "$OWNER")
+
+write() { tb exec client -- timeout 60 qemu-io -f raw -c "write -P $1 $2 $3" "$(url "$OWNER")" >"$OUT/qemu-io" 2>&1; }
+expect "64 MiB are written to both replicas" write 0x11 0 64M
+tb kill "$away" power
+expect "4 MiB are written while $away is off" write 0x22 8M 4M
+expect "and 1 MiB elsewhere" write 0x33 200M 1M
+expect "the volume is degraded, and says so" [ "$(volume_in_sync "$OWNER" "$VOLUME")" = "$OWNER" ]
+tb start "$away"
+eventually 20 "$away is back" cluster_sees 3 n1 n2 n3
+eventually 30 "$VOLUME is in sync" volume_is_in_sync n1 "$VOLUME"
+
+bytes=$(prop "$OWNER" "/volumes/$VOLUME/replicas/$away" resync-bytes) || fail "the API does not tell how much was resynced"
+say "resynced $bytes bytes for 5242880 bytes changed, of a volume of 268435456"
+[ "$bytes" -ge 5242880 ] || fail "that is less than what changed"
+[ "$bytes" -le 16777216 ] || fail "that is much more than what changed"
+expect "the replicas are equal byte by byte" replicas_equal
+read_back() { tb exec client -- timeout 60 qemu-io -f raw -c "read -P 0x22 8M 4M" -c "read -P 0x33 200M 1M" -c "read -P 0x11 12M 52M" "$(url "$1")" >"$OUT/qemu-io" 2>&1 && ! grep -q 'verification failed' "$OUT/qemu-io"; }
+expect "what was written is read back" read_back "$away"
