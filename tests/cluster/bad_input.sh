@@ -5,7 +5,7 @@
 begin_cluster 3
 volume_make 64M 2
 
-tree() { on n1 / ls --full | jq -S 'del(.. | .live?)' | grep -vE '"(uptime|read-bytes|written-bytes|reads|writes|free|sessions|memory|summary)"'; }
+tree() { on n1 / ls | jq -S 'del(.. | .live?)' | grep -vE '"(uptime|read-bytes|written-bytes|reads|writes|free|sessions|memory|summary)"'; }
 before=$(tree)
 agents=$(for node in n1 n2 n3; do agent_pid "$node"; done)
 

@@ -43,4 +43,4 @@ of_the_unit() { awk 'BEGIN { RS = "DEVICE DESIGNATOR #" } /Association:\(0\) LOG
 expect "the unit has a designator of its own" [ -n "$(of_the_unit "$OUT/identity.$OWNER")" ]
 expect "the unit has the same identity through both" same "$(of_the_unit "$OUT/identity.$OWNER")" "$(of_the_unit "$OUT/identity.$OTHER")"
 expect "and the same serial number" cmp "$OUT/serial.$OWNER" "$OUT/serial.$OTHER"
-expect "the replicas are equal byte by byte" replicas_equal
+expect "the replicas are equal byte by byte" replicas_equal "$VOLUME"

@@ -20,5 +20,5 @@ for what in kill pause; do
     say "longest gap in acknowledged I/O after $what of the owner's corosync: $IO_GAP_MS ms"
     eventually 30 "the cluster is whole again, by itself" cluster_sees 3 n1 n2 n3
     eventually 40 "$VOLUME is in sync" volume_is_in_sync n1 "$VOLUME"
-    expect "the replicas are equal byte by byte" replicas_equal
+    expect "the replicas are equal byte by byte" replicas_equal "$VOLUME"
 done

@@ -18,7 +18,7 @@ eventually 20 "the cluster is whole again" cluster_sees 3 n1 n2 n3
 eventually 30 "$VOLUME is in sync" volume_is_in_sync n1 "$VOLUME"
 reads() { tb exec client -- timeout 10 qemu-io -f raw -c "read -P $2 0 4k" "$(url "$1")" >"$OUT/qemu-io.$1" 2>&1 && ! grep -q 'verification failed' "$OUT/qemu-io.$1"; }
 for node in n1 n2 n3; do eventually 10 "$node reads what the majority wrote" reads "$node" 0x02; done
-expect "the replicas are equal byte by byte" replicas_equal
+expect "the replicas are equal byte by byte" replicas_equal "$VOLUME"
 
 tb down
 rm -rf "$OUT"
@@ -36,4 +36,4 @@ tb heal
 eventually 20 "both are together again" cluster_sees 2 n1 n2
 for node in n1 n2; do eventually 30 "a write through $node goes on" write_through "$node" 0x03 10; done
 eventually 30 "$VOLUME is in sync" volume_is_in_sync n1 "$VOLUME"
-expect "the replicas are equal byte by byte" replicas_equal
+expect "the replicas are equal byte by byte" replicas_equal "$VOLUME"

@@ -17,4 +17,4 @@ io_verified
 say "longest gap in acknowledged I/O while the owner was stopped: $IO_GAP_MS ms"
 eventually 20 "the cluster is whole again" cluster_sees 3 n1 n2 n3
 eventually 30 "$VOLUME is in sync" volume_is_in_sync n1 "$VOLUME"
-expect "the replicas are equal byte by byte" replicas_equal
+expect "the replicas are equal byte by byte" replicas_equal "$VOLUME"

@@ -16,10 +16,10 @@ tb start "$away"
 eventually 20 "$away is back" cluster_sees 3 n1 n2 n3
 eventually 30 "$VOLUME is in sync" volume_is_in_sync n1 "$VOLUME"
 
-bytes=$(prop "$OWNER" "/volumes/$VOLUME/replicas/$away" resync-bytes) || fail "the API does not tell how much was resynced"
+bytes=$(volume_resynced "$OWNER" "$VOLUME" "$away") || fail "the API does not tell how much was resynced"
 say "resynced $bytes bytes for 5242880 bytes changed, of a volume of 268435456"
 [ "$bytes" -ge 5242880 ] || fail "that is less than what changed"
 [ "$bytes" -le 16777216 ] || fail "that is much more than what changed"
-expect "the replicas are equal byte by byte" replicas_equal
+expect "the replicas are equal byte by byte" replicas_equal "$VOLUME"
 read_back() { tb exec client -- timeout 60 qemu-io -f raw -c "read -P 0x22 8M 4M" -c "read -P 0x33 200M 1M" -c "read -P 0x11 12M 52M" "$(url "$1")" >"$OUT/qemu-io" 2>&1 && ! grep -q 'verification failed' "$OUT/qemu-io"; }
 expect "what was written is read back" read_back "$away"

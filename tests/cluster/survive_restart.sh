@@ -15,7 +15,7 @@ nobody_has() {
 }
 all_alike() {
     local node
-    for node in n2 n3; do [ "$(on n1 /volumes ls --full)" = "$(on "$node" /volumes ls --full)" ] || return 1; done
+    for node in n2 n3; do [ "$(on n1 /volumes ls)" = "$(on "$node" /volumes ls)" ] || return 1; done
 }
 
 on n2 /volumes create before size=16M replicas=2 >/dev/null || fail "could not create a volume"
