@@ -63,16 +63,16 @@ volume_is_in_sync() {
 }
 volume_owner_is_not() { local o; o=$(volume_owner "$1" "$2") && [ "$o" != "$3" ]; }
 
-# volume_resynced NODE VOLUME MEMBER: bytes that the newest resync of that replica copied; asked of NODE, the owner.
-volume_resynced() { prop "$1" "/volumes/$2/replicas/$3" resync_done; }
+# volume_resynced NODE VOLUME: bytes that its owner has copied to returned replicas since it opened the volume.
+volume_resynced() { prop "$1" "/volumes/$2" resynced_bytes; }
 # volume_progress NODE VOLUME: what the owner says of a resync, for a screen.
 volume_progress() { on "$1" "/volumes/$2" status 2>/dev/null | jq -r '.lines[0] // ""' || true; }
 
-# replica_file NODE VOLUME: the file with the data of the volume's replica on NODE: the one of the volume's size.
+# replica_file NODE VOLUME: the file with the data of the volume's replica on NODE.
 replica_file() {
-    local size
-    size=$(prop n1 "/volumes/$2" size) || return 1
-    find "$DIR/nodes/$1/state" -type f -size "${size}c" | head -n 1
+    local uuid
+    uuid=$(prop n1 "/volumes/$2" uuid) || return 1
+    find "$DIR/nodes/$1/state" -type f -name "$uuid.data" | head -n 1
 }
 
 # replicas_equal VOLUME: byte by byte. Nothing may be writing.

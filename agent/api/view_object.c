@@ -402,6 +402,7 @@ static void volume_live_value(const struct view_volume_judgement *judgement, con
     uint64_t figure = IS("read_bytes")    ? judgement->live.read_bytes
                       : IS("written_bytes") ? judgement->live.written_bytes
                       : IS("reads")         ? judgement->live.reads
+                      : IS("resynced_bytes") ? judgement->live.resynced_bytes
                                             : judgement->live.writes;
     text_addf(value, "%" PRIu64, figure);
 }

@@ -83,6 +83,7 @@ static const struct view_property volume_properties[] = {
     {.name = "written_bytes", .type = "number", .help = "Written by initiators since its owner opened it."},
     {.name = "reads", .type = "number", .help = "Read requests since its owner opened it."},
     {.name = "writes", .type = "number", .help = "Write requests since its owner opened it."},
+    {.name = "resynced_bytes", .type = "number", .help = "Copied to replicas that had missed writes, since its owner opened it."},
     {.name = "created", .type = "time", .help = "When it was made."},
     {.name = "id", .type = "number", .help = "Its number in the cluster, never used again."},
     {.name = "uuid", .type = "string", .help = "Its identity, of which the SCSI identity is made."},
