@@ -1,11 +1,12 @@
 /* Drives corosync_config, corosync_process and cpg_group of one node for tests/cluster/member_test: commands on standard input, events with
  * the milliseconds of CLOCK_BOOTTIME (as in /proc/uptime) on standard output.
- *   member_probe DIR NODEID NODES       NODES: 1=10.0.0.1,2=10.0.0.2
- * Commands: nodes NODES (write corosync.conf) | reload | send TEXT | flood COUNT SIZE | statistics | stop (all of it, corosync too) |
+ *   member_probe DIR NODEID NODES [HELPER INTERFACE TAGDIGIT]     NODES: 1=10.0.0.1,2=10.0.0.2; with HELPER: discovery, too
+ * Commands: nodes NODES (write corosync.conf) | reload | send TEXT | formed NODES (announce) | flood COUNT SIZE | statistics | stop (all of it, corosync too) |
  *           leave (the agent's part only) */
 #include "agent/io/corosync_config.h"
 #include "agent/io/corosync_process.h"
 #include "agent/io/cpg_group.h"
+#include "agent/io/discovery.h"
 #include "director/base/crc32c.h"
 #include "director/base/log.h"
 
@@ -22,6 +23,8 @@ static struct probe {
     uint32_t nodeid;
     struct corosync_process *corosync;
     struct cpg_group *group;
+    struct discovery *discovery;
+    struct discovery_peer self;
     uv_pipe_t input;
     char line[4096], buffer[4096];
     size_t line_size;
@@ -152,6 +155,39 @@ static void closed(void *context)
     say("closed");
 }
 
+static void on_peer(const struct discovery_peer *peer, void *context)
+{
+    (void)context;
+    say("peer %u address=%s port=%u boot=%llx formed=%d nodes=%u", peer->uuid.bytes[0], peer->address, peer->port,
+        (unsigned long long)peer->boot, peer->formed, peer->node_count);
+}
+
+static void on_gone(const struct discovery_peer *peer, void *context)
+{
+    (void)context;
+    say("gone %u", peer->uuid.bytes[0]);
+}
+
+static void discovery_begin(const char *nodes, const char *helper, const char *interface, char digit)
+{
+    struct discovery_options options = {
+        .helper = helper, .interface = interface, .on_peer = on_peer, .on_gone = on_gone, .seed_port = 7600};
+    struct error error = {0};
+    char want[16];
+    (void)snprintf(want, sizeof(want), "%u=", probe.nodeid);
+    const char *own = strstr(nodes, want);
+    ASSERT(own);
+    probe.self = (struct discovery_peer){.uuid.bytes = {(uint8_t)probe.nodeid}, .port = 7600};
+    own += strlen(want);
+    (void)snprintf(probe.self.address, sizeof(probe.self.address), "%.*s", (int)strcspn(own, ","), own);
+    ASSERT(random_bytes(&probe.self.boot, sizeof(probe.self.boot)) == 0);
+    options.self = probe.self;
+    memset(options.tag, digit, DISCOVERY_TAG_SIZE - 1);
+    options.tag[DISCOVERY_TAG_SIZE - 1] = '\0';
+    if (discovery_start(probe.loop, &options, &probe.discovery, &error) < 0)
+        say("discovery failed: %s", error.message);
+}
+
 static void probe_end(bool leave)
 {
     if (probe.ending++)
@@ -159,6 +195,8 @@ static void probe_end(bool leave)
     uv_close((uv_handle_t *)&probe.input, NULL);
     cpg_group_close(probe.group, closed, NULL);
     corosync_process_close(probe.corosync, leave, closed, NULL);
+    if (probe.discovery)
+        discovery_close(probe.discovery, closed, NULL);
 }
 
 static void command(char *line)
@@ -175,6 +213,11 @@ static void command(char *line)
         probe.flood_left = count;
         probe.flood_size = MAX(1u, MIN(size, CPG_GROUP_MESSAGE_MAX_BYTES));
         flood_pump();
+    } else if (sscanf(line, "formed %u", &count) == 1 && probe.discovery) {
+        probe.self.formed = count > 0;
+        probe.self.node_count = count;
+        probe.self.cluster = (struct uuid){.bytes = {count ? 0xc1 : 0}};
+        discovery_update(probe.discovery, &probe.self);
     } else if (!strcmp(line, "statistics")) {
         cpg_group_statistics(probe.group, &s);
         say("statistics flood=%llu digest=%08x sent=%llu own=%llu delivered=%llu again=%llu foreign=%llu ghosts=%llu views=%llu "
@@ -225,8 +268,8 @@ int main(int argc, char **argv)
     static const struct cpg_group_callbacks callbacks = {on_view, on_message, on_lost};
     char identity[64];
     struct error error = {0};
-    if (argc != 4) {
-        fprintf(stderr, "usage: member_probe DIR NODEID NODES\n");
+    if (argc != 4 && argc != 7) {
+        fprintf(stderr, "usage: member_probe DIR NODEID NODES [HELPER INTERFACE TAGDIGIT]\n");
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
@@ -253,6 +296,8 @@ int main(int argc, char **argv)
         return 1;
     }
     ASSERT(cpg_group_new(probe.loop, "director-test", &callbacks, NULL, &probe.group) == 0);
+    if (argc == 7)
+        discovery_begin(argv[3], argv[4], argv[5], argv[6][0]);
     say("started pid=%ld", (long)getpid());
     (void)uv_run(probe.loop, UV_RUN_DEFAULT);
     say("end %d", uv_loop_close(probe.loop));

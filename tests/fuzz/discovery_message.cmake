@@ -1,0 +1,1 @@
+director_fuzz(NAME discovery_message SOURCES discovery_message_fuzz.c LIBS director_agent_io)
