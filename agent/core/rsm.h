@@ -108,7 +108,7 @@ enum rsm_event_kind {
     RSM_EVENT_TICK = 7,           /* time passed */
     RSM_EVENT_SNAPSHOT_TAKEN = 8, /* index, data: the answer to NEED_SNAPSHOT */
     RSM_EVENT_LEAVE = 9,          /* graceful: hand the role over; LEFT follows (within 300 ms of ticks) */
-    RSM_EVENT_STORAGE_FAILED = 10, /* a durable effect could not be performed: OUT */
+    RSM_EVENT_STORAGE_FAILED = 10, /* a durable effect could not be performed, nor any after it: drop them. OUT */
 };
 
 struct rsm_event {
@@ -178,7 +178,7 @@ void rsm_free(struct rsm *rsm);
 /* Feed one event; effects are appended to effects. now_ms: any monotonic clock. 0, or:
  * -EAGAIN  PROPOSE, BARRIER: too many pending; nothing was taken, no DONE follows
  * -EMSGSIZE PROPOSE longer than RSM_COMMAND_MAX_BYTES
- * -EINVAL  PROPOSE with a ticket not larger than the last, or a bad change; VIEW with too many members
+ * -EINVAL  PROPOSE without bytes, or with a ticket not larger than the last, or a bad change; VIEW with too many members
  * -EPROTO  MESSAGE malformed or impossible: it was dropped, nothing changed
  * -EBADMSG START: what was persisted is damaged (crc, gap): the node must not run on it
  * -ESHUTDOWN the node is OUT */

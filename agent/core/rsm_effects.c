@@ -25,3 +25,13 @@ struct rsm_effect *rsm_effect_add(struct rsm_effects *effects, enum rsm_effect_k
     *effect = (struct rsm_effect){.kind = kind};
     return effect;
 }
+
+struct rsm_effect *rsm_effect_add_bytes(struct rsm_effects *effects, enum rsm_effect_kind kind, const void *data, size_t size)
+{
+    struct rsm_effect *effect = rsm_effect_add(effects, kind);
+    effect->data = rsm_allocate(size);
+    if (size)
+        memcpy(effect->data, data, size);
+    effect->size = size;
+    return effect;
+}
