@@ -568,7 +568,7 @@ static void handle_dissolved(struct formation *formation, const struct formation
     search(formation, now_ms, formation->timing.settle_ms);
 }
 
-static void handle_facts(struct formation *formation, const struct formation_facts *facts)
+static void handle_facts(struct formation *formation, const struct formation_facts *facts, bool confirmed)
 {
     /* While we dissolve, form or join, what we are is about to be replaced. */
     if ((formation->state != FORMATION_MEMBER && formation->state != FORMATION_DISSOLVING) || !facts->formed)
@@ -576,7 +576,7 @@ static void handle_facts(struct formation *formation, const struct formation_fac
     if (facts->node_count != formation->facts.node_count)
         formation->report = true;
     formation->facts = *facts;
-    formation->confirmed = true;
+    formation->confirmed |= confirmed;
 }
 
 void formation_step(struct formation *formation, const struct formation_event *event, uint64_t now_ms,
@@ -615,7 +615,7 @@ void formation_step(struct formation *formation, const struct formation_event *e
         handle_formed(formation, event, now_ms);
         break;
     case FORMATION_FACTS:
-        handle_facts(formation, &event->facts);
+        handle_facts(formation, &event->facts, event->status == 0);
         break;
     case FORMATION_DISSOLVED:
         handle_dissolved(formation, event, now_ms);

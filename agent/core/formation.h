@@ -58,8 +58,8 @@ enum formation_event_type {
     FORMATION_MEMBERS_REPLY, /* from where.uuid: facts; listed: we are in its node list. Answers FETCH */
     FORMATION_JOIN_REPLY,    /* from where.uuid: status (0, -EAGAIN busy: ask again, else refused), facts of the cluster */
     FORMATION_FORMED,        /* FORM is done, committed: facts of our new cluster; or status < 0 */
-    FORMATION_FACTS,         /* a quorate view confirmed our own facts, or they changed (nodes, volumes). Needed once after
-                                each RUN. pristine must turn false BEFORE a NodeAdd or VolumeCreate is submitted (F2) */
+    FORMATION_FACTS,         /* our own facts, as they are now; status 0: confirmed by a quorate view in which we caught up
+                                (needed once after each RUN), < 0: as far as the disk says. pristine must turn false BEFORE a NodeAdd or VolumeCreate is submitted (F2) */
     FORMATION_DISSOLVED,     /* DISSOLVE is done: nothing of the old cluster is left; or status < 0: refused, still member */
     FORMATION_TICK,          /* formation_deadline() has come */
 };

@@ -222,6 +222,8 @@ static void what_the_disk_says_is_not_enough_to_dissolve(void **state)
     struct formation *f = started(5, cluster(50, 1, true));
     step(f, 1100, FORMATION_HELLO, 6, cluster(40, 1, true), 0, false);
     assert_null(effect(FORMATION_DISSOLVE)); /* the log may hold a volume */
+    step(f, 1150, FORMATION_FACTS, 0, cluster(50, 1, true), -EAGAIN, false);
+    assert_null(effect(FORMATION_DISSOLVE));
     step(f, 1200, FORMATION_FACTS, 0, cluster(50, 1, true), 0, false);
     assert_non_null(effect(FORMATION_DISSOLVE));
     formation_free(f);

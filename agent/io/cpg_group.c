@@ -1,7 +1,10 @@
 /* Phases of a group; one job in the thread pool at a time:
  *
  *   CONNECTING -joined-> JOINED -corosync gone-> CLOSING_POLL -> FINALIZING -> WAITING -timer-> CONNECTING
- *       |failed-> WAITING
+ *       |failed-> WAITING        |a call failed, corosync lives-> QUARANTINE -timer-> CLOSING_POLL
+ *
+ * QUARANTINE: when a living corosync sees our connection closed it tells the others that our process is down, and they may
+ * conclude that nobody here holds a lease any more (I7). So after on_lost that news is held back until every lease is over.
  *
  * Closing only marks the group and wakes `act`: each phase ends its job and then frees (group_finish). So nothing is
  * ever finalized from inside a callback of libcpg, and its descriptor is closed only after libuv let go of it. */
@@ -27,8 +30,9 @@
 #define RETRY_MIN_MS     1   /* after TRY_AGAIN of a send */
 #define RETRY_MAX_MS     20
 #define JOIN_PATIENCE_MS 10000
+#define QUARANTINE_MS    2000 /* longer than any lease of ours */
 
-enum phase { PHASE_CONNECTING, PHASE_JOINED, PHASE_CLOSING_POLL, PHASE_FINALIZING, PHASE_WAITING, PHASE_FINISHED };
+enum phase { PHASE_CONNECTING, PHASE_JOINED, PHASE_QUARANTINE, PHASE_CLOSING_POLL, PHASE_FINALIZING, PHASE_WAITING, PHASE_FINISHED };
 
 struct message {
     struct list link;
@@ -156,11 +160,17 @@ static void poll_closed(uv_handle_t *handle)
     ASSERT(uv_queue_work(group->loop, &group->work, finalize_work, finalize_done) == 0);
 }
 
-/* The connection is of no more use. With words: say so at once. */
-static void group_disconnect(struct cpg_group *group, const char *words)
+static void quarantine_over(uv_timer_t *timer)
+{
+    struct cpg_group *group = timer->data;
+    group->phase = PHASE_CLOSING_POLL;
+    uv_close((uv_handle_t *)&group->poll, poll_closed);
+}
+
+/* The connection is of no more use. With words: say so at once. hung_up: the other side is gone already. */
+static void group_disconnect(struct cpg_group *group, const char *words, bool hung_up)
 {
     bool tell = group->have_view && words && !group->closing;
-    group->phase = PHASE_CLOSING_POLL;
     group->leave = !words;
     group->have_view = false;
     group->broken = NULL;
@@ -168,7 +178,14 @@ static void group_disconnect(struct cpg_group *group, const char *words)
     group->nodeid = 0;
     group_queue_drop(group);
     uv_timer_stop(&group->retry);
-    uv_close((uv_handle_t *)&group->poll, poll_closed);
+    if (tell && !hung_up) {
+        group->phase = PHASE_QUARANTINE;
+        (void)uv_poll_stop(&group->poll);
+        uv_timer_start(&group->backoff, quarantine_over, QUARANTINE_MS, 0);
+    } else {
+        group->phase = PHASE_CLOSING_POLL;
+        uv_close((uv_handle_t *)&group->poll, poll_closed);
+    }
     if (!tell)
         return;
     group->statistics.losses++;
@@ -181,9 +198,9 @@ static void group_act(uv_timer_t *timer)
 {
     struct cpg_group *group = timer->data;
     if (group->phase == PHASE_JOINED && group->closing)
-        group_disconnect(group, NULL);
+        group_disconnect(group, NULL, false);
     else if (group->phase == PHASE_JOINED && group->broken)
-        group_disconnect(group, group->broken);
+        group_disconnect(group, group->broken, false);
     else if (group->phase == PHASE_WAITING && group->closing)
         group_finish(group);
 }
@@ -381,13 +398,13 @@ static void group_readable(uv_poll_t *poll, int status, int events)
     struct cpg_group *group = poll->data;
     cs_error_t error = CS_OK;
     if (status < 0 || (events & UV_DISCONNECT)) { /* what it had queued for us is of no use without a quorum behind it */
-        group_disconnect(group, "corosync hung up");
+        group_disconnect(group, "corosync hung up", true);
         return;
     }
     for (unsigned i = 0; i < DISPATCH_BATCH && error == CS_OK && !group->closing && !group->broken; i++)
         error = cpg_dispatch(group->handle, CS_DISPATCH_ONE_NONBLOCKING);
     if (error != CS_OK && error != CS_ERR_TRY_AGAIN) {
-        group_disconnect(group, "corosync's connection failed");
+        group_disconnect(group, "corosync's connection failed", false);
         return;
     }
     group_pump(group);
@@ -448,7 +465,7 @@ static void connect_done(uv_work_t *work, int status)
     group->phase = PHASE_JOINED;
     group->retry_ms = RETRY_MIN_MS;
     if (group->closing) {
-        group_disconnect(group, NULL);
+        group_disconnect(group, NULL, false);
         return;
     }
     log_info("group %s: connected as node %u", group->name.value, group->nodeid);

@@ -26,7 +26,9 @@ struct cpg_group_callbacks {
     void (*on_view)(const struct cpg_view *view, void *context);
     /* A message of a member of the current view, ourselves included. Bytes are valid until the callback returns. */
     void (*on_message)(uint32_t nodeid, uint32_t pid, const void *bytes, size_t size, void *context);
-    /* corosync is gone: stop serving now. What was queued is dropped. Only after at least one on_view. */
+    /* corosync is gone, or does not understand us: stop serving now. The others learn of it at once only when corosync itself
+     * ended; when we give up a connection to a living corosync they see "process down" no sooner than 2 s later. What was
+     * queued is dropped. Only after at least one on_view. */
     void (*on_lost)(const char *words, void *context);
 };
 

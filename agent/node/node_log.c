@@ -139,6 +139,7 @@ static void current_done(struct node_barrier *barrier, int status)
     log_info("state: this node's tree is current");
     node->current = true;
     node_plan_reset(node);
+    node_members_changed(node); /* formation may rely on our facts from here on */
     engine_set_authority(node->engine, true);
 }
 

@@ -76,7 +76,8 @@ static void self_announce(struct node *node)
     if (node->control)
         peer_mesh_set_hello(node->control, &hello);
     engine_set_hello(node->engine, &hello);
-    struct formation_event event = {.type = FORMATION_FACTS, .facts = self_facts(node)};
+    struct formation_event event = {.type = FORMATION_FACTS, .facts = self_facts(node),
+                                    .status = node->quorate && node->current ? 0 : -EAGAIN};
     formation_feed(node, &event);
 }
 
@@ -338,6 +339,9 @@ static void members_run(struct node *node)
         (void)snprintf(config, sizeof(config), "%s/corosync.conf", node->options.run_path);
         struct corosync_process_options options = {.config_path = config, .run_dir = node->options.run_path,
                                                    .identity = identity, .on_state = corosync_state, .context = node};
+        char log_path[PATH_MAX];
+        (void)snprintf(log_path, sizeof(log_path), "%s/corosync.log", node->options.run_path);
+        options.log_path = log_path;
         result = corosync_process_new(node->loop, &options, &node->corosync);
         if (result == 0)
             result = corosync_process_start(node->corosync, &error);
