@@ -20,7 +20,8 @@ static void resync_progress(const struct api_view *view, const struct tree_volum
 {
     char done[SIZE_TEXT_SIZE], total[SIZE_TEXT_SIZE], speed[SIZE_TEXT_SIZE];
     for (unsigned i = 0; judgement->live.known && i < volume->replica_count; i++) {
-        if (!judgement->live.replica[i].syncing || volume->isr >> i & 1)
+        if (!judgement->live.replica[i].syncing || volume->isr >> i & 1 || judgement->health >= VIEW_FAILING_OVER ||
+            view_node_offline(view, volume->replicas[i].nodeid))
             continue;
         uint64_t total_bytes = judgement->live.replica[i].total_bytes, done_bytes = judgement->live.replica[i].done_bytes;
         text_addf(text, ", resync of %s", view_node_name(view, volume->replicas[i].nodeid));
@@ -189,8 +190,9 @@ static void status_volume(const struct api_view *view, const struct view_place *
         width = MAX(width, (int)strlen(view_node_name(view, volume->replicas[i].nodeid)));
     for (unsigned i = 0; i < volume->replica_count; i++) {
         view_replica_state(view, volume, i, &judgement, &text);
-        view_result_line(result, "  %-*s  %-12s%s", width, view_node_name(view, volume->replicas[i].nodeid), text_get(&text),
-                         volume->replicas[i].nodeid == volume->owner ? "  owner" : "");
+        bool owner = volume->replicas[i].nodeid == volume->owner;
+        view_result_line(result, "  %-*s  %-*s%s", width, view_node_name(view, volume->replicas[i].nodeid), owner ? 12 : 0,
+                         text_get(&text), owner ? "  owner" : "");
         text_done(&text);
     }
     const struct tree_target *target = tree_volume_export(view->tree, volume->id, &lun);

@@ -139,3 +139,9 @@ void json_bool(struct json *json, const char *name, bool value)
     item(json, name);
     text_add(json->text, value ? "true" : "false");
 }
+
+void json_null(struct json *json, const char *name)
+{
+    item(json, name);
+    text_add(json->text, "null");
+}

@@ -24,5 +24,6 @@ void json_string(struct json *json, const char *name, const char *value);
 void json_number(struct json *json, const char *name, uint64_t value);
 void json_signed(struct json *json, const char *name, int64_t value);
 void json_bool(struct json *json, const char *name, bool value);
+void json_null(struct json *json, const char *name);
 
 #endif

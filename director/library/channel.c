@@ -62,7 +62,7 @@ static int connect_words(int code, const char *path, struct error *error)
 {
     switch (code) {
     case -ENOENT:
-        return error_set(error, code, "no agent here: %s does not exist; is directord running?", path);
+        return error_set(error, -ECONNREFUSED, "no agent here: %s does not exist; is directord running?", path);
     case -ECONNREFUSED:
         return error_set(error, code, "no agent answers at %s; is directord running?", path);
     case -EACCES:

@@ -7,7 +7,7 @@
  *
  * Errors: functions return 0 or a negative errno; director_error() then has one sentence for a person. -ENOENT: no such
  * object; -EEXIST; -EINVAL: a wrong name, property or value; -EBUSY: in use; -ENOSPC; -EAGAIN: the cluster is not
- * quorate; -ETIMEDOUT; -ECONNREFUSED, -ENOENT, -EACCES from director_open(): no agent there, or not allowed;
+ * quorate; -ETIMEDOUT; -ECONNREFUSED: no agent there; -EACCES: not allowed to use its socket; -EUSERS: too many clients;
  * -ECONNRESET: the connection broke before the answer; -EPROTO: the other side does not speak this protocol;
  * -EMSGSIZE: the answer would be longer than DIRECTOR_FRAME_MAX_BYTES; -EOVERFLOW: a watcher lost events.
  *
