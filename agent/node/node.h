@@ -2,7 +2,9 @@
  *
  *   node.c         life: open state, start, stop
  *   node_log.c     drives the replicated log (agent/core/rsm) with CPG and the log store; applies to the tree
- *   node_members.c formation, discovery, corosync, control links, admission of newcomers
+ *   node_members.c the node list, corosync, the CPG group
+ *   node_links.c   frames of the control links; admission of newcomers
+ *   node_formation.c  formation, discovery
  *   node_plan.c    what follows from the tree: engine configuration, failover, voters, this node's own entries
  *   node_api.c     calls of shells and programs
  *   engine.c       the I/O thread: target, mirrors, data links
@@ -208,6 +210,30 @@ struct node_member *node_members_find(struct node *node, uint16_t nodeid);
 /* Before a command is proposed that ends our being pristine (F2 of formation.h). */
 void node_members_not_pristine(struct node *node);
 void node_members_multicast_log(struct node *node, const void *bytes, size_t size);
+
+/* What this node says of itself, to formation, discovery and peers. announce tells them all. */
+bool node_pristine(const struct node *node);
+struct formation_facts node_facts(const struct node *node);
+struct discovery_peer node_announcement(const struct node *node);
+struct peer_hello node_hello(const struct node *node);
+void node_announce(struct node *node);
+/* The node list: taken from a peer, as a message (arrays are the caller's, COROSYNC_NODES_MAX long), from disk, as peers. */
+void node_list_take(struct node *node, Director__NodeInfo **nodes, size_t count, uint64_t version);
+void node_list_message(struct node *node, Director__MembersReply *message, Director__NodeInfo *infos,
+                       Director__NodeInfo **pointers);
+void node_list_load(struct node *node);
+struct peer_node *node_list_peers(const struct node *node, struct peer_node peers[static COROSYNC_NODES_MAX]);
+/* Be a member: corosync and the group run, with the list as it is now. */
+void node_members_run(struct node *node);
+
+/* node_links.c */
+extern const struct peer_mesh_callbacks node_link_callbacks;
+struct formation_where node_hello_where(const struct peer_hello *hello);
+/* Pack and send a message over a control link. 0 or negative errno. */
+int node_link_send(struct peer *peer, uint16_t type, uint64_t request, const ProtobufCMessage *message);
+
+/* node_formation.c */
+void node_formation_feed(struct node *node, const struct formation_event *event);
 
 /* node_plan.c */
 MUST_CHECK int node_plan_start(struct node *node, struct error *error);
