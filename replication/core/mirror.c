@@ -1,0 +1,668 @@
+/* States, configuration and events of the owner. See mirror.h for the diagram. */
+#include "replication/core/mirror_internal.h"
+#include <errno.h>
+#include <string.h>
+
+#define REQUESTS_DEFAULT       128u
+#define MEMBER_TIMEOUT_DEFAULT 1000000u
+#define WRITE_TIMEOUT_DEFAULT  5000000u
+#define COPY_DEFAULT           262144u
+#define BACKOFF_DEFAULT        1000000u
+
+static int mirror_memory(struct mirror *m)
+{
+    int bad = bitmap_init(&m->unreconciled, m->regions) | bitmap_init(&m->scratch, m->regions);
+    for (unsigned k = 0; k < MIRROR_REPLICAS_MAX; k++) {
+        bad |= bitmap_init(&m->dirty[k], m->regions);
+        bad |= bitmap_init(&m->members[k].carry, m->regions);
+        bad |= bitmap_init(&m->members[k].todo, m->regions);
+    }
+    m->op_count = m->parameters.requests_max + INTERNAL_OPS;
+    m->ops = calloc(m->op_count, sizeof(*m->ops));
+    return bad || !m->ops ? -ENOMEM : 0;
+}
+
+struct mirror *mirror_new(const struct mirror_parameters *parameters)
+{
+    struct mirror *m = calloc(1, sizeof(*m));
+    if (!m)
+        return NULL;
+    m->parameters = *parameters;
+    struct mirror_parameters *p = &m->parameters;
+    p->requests_max = p->requests_max ? p->requests_max : REQUESTS_DEFAULT;
+    p->member_timeout_us = p->member_timeout_us ? p->member_timeout_us : MEMBER_TIMEOUT_DEFAULT;
+    p->write_timeout_us = p->write_timeout_us ? p->write_timeout_us : WRITE_TIMEOUT_DEFAULT;
+    p->copy_bytes = p->copy_bytes ? p->copy_bytes : COPY_DEFAULT;
+    p->resync_backoff_us = p->resync_backoff_us ? p->resync_backoff_us : BACKOFF_DEFAULT;
+    m->regions = (uint32_t)((p->size_bytes + p->region_bytes - 1) / p->region_bytes);
+    m->self = -1;
+    m->instance = m->next_attach = p->now_us;
+    m->retry_us = UINT64_MAX;
+    list_init(&m->active);
+    list_init(&m->unused);
+    list_init(&m->issued);
+    list_init(&m->ready);
+    list_init(&m->waiting);
+    range_lock_init(&m->locks);
+    if (mirror_memory(m) < 0) {
+        mirror_free(m);
+        return NULL;
+    }
+    for (uint32_t i = 0; i < m->op_count; i++) {
+        m->ops[i].index = i;
+        list_append(&m->unused, &m->ops[i].link);
+    }
+    return m;
+}
+
+void mirror_free(struct mirror *m)
+{
+    if (!m)
+        return;
+    bitmap_done(&m->unreconciled);
+    bitmap_done(&m->scratch);
+    for (unsigned k = 0; k < MIRROR_REPLICAS_MAX; k++) {
+        bitmap_done(&m->dirty[k]);
+        bitmap_done(&m->members[k].carry);
+        bitmap_done(&m->members[k].todo);
+    }
+    for (unsigned i = 0; i < BLOBS_MAX; i++)
+        free(m->blobs[i]);
+    free(m->ops);
+    free(m);
+}
+
+void mirror_send(struct mirror *m, unsigned k, struct mirror_message *message, struct mirror_data data,
+                 uint32_t data_bytes)
+{
+    struct mirror_effect *effect = mirror_effects_add(m->out, MIRROR_EFFECT_SEND);
+    message->epoch = m->config.epoch; /* I2 */
+    message->boot = m->parameters.boot;
+    message->attach = m->members[k].attach;
+    mirror_message_encode(message, m->parameters.volume, data_bytes, effect);
+    effect->send.nodeid = m->members[k].nodeid;
+    effect->send.data = data;
+}
+
+/* I7: nobody else can have become owner by now. Each counted member other than ourselves has answered, within the lease,
+ * while it was sealed to our epoch. */
+bool mirror_lease_valid(const struct mirror *m)
+{
+    uint8_t counted = counted_mask(m);
+    for (unsigned k = 0; k < m->config.replica_count; k++) {
+        if (!(counted >> k & 1) || (int)k == m->self)
+            continue;
+        if (!member_attached(&m->members[k]) || m->now >= lease_until(m->members[k].lease_sent_us))
+            return false;
+    }
+    return true;
+}
+
+/* ---- becoming and ceasing to be owner ---------------------------------------------------------------------------- */
+
+/* Give the lease back: we serve nothing at or below this epoch any more. */
+static void send_release(struct mirror *m, uint64_t epoch, unsigned k)
+{
+    struct mirror_effect *effect = mirror_effects_add(m->out, MIRROR_EFFECT_SEND);
+    struct mirror_message message = {.type = MIRROR_RELEASE, .epoch = epoch, .boot = m->parameters.boot};
+    mirror_message_encode(&message, m->parameters.volume, 0, effect);
+    effect->send.nodeid = m->members[k].nodeid;
+}
+
+void mirror_stop(struct mirror *m, int status)
+{
+    if (m->state == MIRROR_IDLE)
+        return;
+    m->state = MIRROR_IDLE;
+    m->activating = m->draining = m->drained = false;
+    m->fenced_epoch = MAX(m->fenced_epoch, m->config.epoch);
+    m->pending_grow = 0;
+    while (!list_empty(&m->active)) {
+        struct mirror_op *op = list_first(&m->active, struct mirror_op, link);
+        struct mirror_request *request = op->request;
+        op_free(m, op);
+        if (request)
+            mirror_answer(m, request, status);
+    }
+    while (!list_empty(&m->waiting)) {
+        struct mirror_request *request = list_first(&m->waiting, struct mirror_request, link);
+        list_remove(&request->link);
+        if (request->data.handle)
+            mirror_effects_add(m->out, MIRROR_EFFECT_RELEASE)->release = request->data.handle;
+        mirror_answer(m, request, status);
+    }
+    for (unsigned k = 0; k < m->config.replica_count; k++) {
+        struct member *member = &m->members[k];
+        if (member->link_up)
+            send_release(m, m->config.epoch, k);
+        member->state = MIRROR_MEMBER_AWAY;
+        member->lease_sent_us = 0;
+        bitmap_zero(&member->todo);
+    }
+}
+
+/* Take over the list of members; what is known about their links stays. */
+static void members_set(struct mirror *m, const struct mirror_config *config)
+{
+    m->self = -1;
+    for (unsigned k = 0; k < MIRROR_REPLICAS_MAX; k++) {
+        struct member *member = &m->members[k];
+        struct bitmap carry = member->carry, todo = member->todo;
+        memset(member, 0, sizeof(*member));
+        member->carry = carry;
+        member->todo = todo;
+        bitmap_zero(&member->carry);
+        bitmap_zero(&member->todo);
+        if (k >= config->replica_count)
+            continue;
+        member->nodeid = config->replicas[k].nodeid;
+        member->incarnation = config->replicas[k].incarnation;
+        if (member->nodeid == m->parameters.nodeid) {
+            m->self = (int)k;
+            member->link_up = true;
+            member->boot = m->parameters.boot;
+        }
+        for (unsigned i = 0; i < m->link_count; i++)
+            if (m->links[i].nodeid == member->nodeid && (int)k != m->self) {
+                member->link_up = m->links[i].boot != 0;
+                member->boot = m->links[i].boot;
+            }
+    }
+}
+
+static void mirror_start(struct mirror *m)
+{
+    m->state = MIRROR_SEALING;
+    m->mismatch = 0;
+    m->sequence++; /* nothing of an earlier epoch is taken for ours */
+    bitmap_zero(&m->unreconciled);
+    m->asked_isr = 0;
+    m->reconcile_retry_us = 0;
+    for (unsigned k = 0; k < MIRROR_REPLICAS_MAX; k++)
+        bitmap_zero(&m->dirty[k]);
+    for (unsigned k = 0; k < m->config.replica_count; k++) {
+        m->members[k].away_since_us = m->now;
+        if (m->members[k].link_up)
+            member_seal(m, k);
+    }
+}
+
+/* ---- configuration ---------------------------------------------------------------------------------------------- */
+
+/* k left the ISR. What it may lack is marked on every remaining member before anything of it is acknowledged (I3, I9). */
+static void member_dropped(struct mirror *m, unsigned k)
+{
+    struct member *member = &m->members[k];
+    uint8_t bit = (uint8_t)(1u << k);
+    bool active = m->state == MIRROR_SERVING || m->activating;
+    if (active && !mirror_bug(m, MIRROR_BUG_NO_DIRTY)) {
+        bitmap_copy(&m->scratch, &m->unreconciled);
+        list_foreach(node, &m->issued) {
+            const struct mirror_op *op = list_entry(node, struct mirror_op, issued);
+            if (op->targets & bit && !(op->acked & bit))
+                for (uint32_t r = mirror_region(m, op->io_offset);
+                     r <= mirror_region(m, op->io_offset + op->io_length - 1); r++)
+                    bitmap_set(&m->scratch, r);
+        }
+        bitmap_or(&m->dirty[k], &m->scratch);
+        if (m->scratch.set)
+            mirror_merge_all(m, k, &m->scratch);
+        list_foreach(node, &m->issued) {
+            struct mirror_op *op = list_entry(node, struct mirror_op, issued);
+            if (op->targets & bit && !(op->acked & bit))
+                op->merge_number = m->merge_number;
+        }
+    }
+    bool failed = member->bad && member->bad_reason != MIRROR_ASK_MEMBER_AWAY;
+    member->bad = false;
+    if (failed)
+        member_back_off(m, k);
+    member_detach(m, k, member->state == MIRROR_MEMBER_REFUSED ? MIRROR_MEMBER_REFUSED : MIRROR_MEMBER_AWAY);
+}
+
+static void member_grown(struct mirror *m, unsigned k, bool was_pending)
+{
+    struct member *member = &m->members[k];
+    member->bad = false;
+    member->backoff_us = 0;
+    member->retry_us = 0;
+    bitmap_zero(&m->dirty[k]);
+    if (m->state == MIRROR_SEALING || !was_pending) {
+        /* Not by our own resync: it must attach as a member does. */
+        member_detach(m, k, MIRROR_MEMBER_AWAY);
+        member->away_since_us = m->now;
+        if (member->link_up)
+            member_seal(m, k);
+        return;
+    }
+    if (member->state == MIRROR_MEMBER_SYNCING)
+        member->state = MIRROR_MEMBER_ATTACHED;
+    if (!member_attached(member))
+        member->away_since_us = m->now;
+    list_foreach(node, &m->issued)
+        if (list_entry(node, struct mirror_op, issued)->errors >> k & 1)
+            member_fail(m, k, MIRROR_ASK_MEMBER_ERROR);
+    mirror_keep_all(m, k, &m->dirty[k]);
+    bitmap_zero(&m->scratch);
+    for (unsigned j = 0; j < m->config.replica_count && member_attached(member); j++)
+        if (in_isr(m, j) && j != k)
+            member_send_bitmap(m, k, j, MIRROR_BITMAP_KEEP, mirror_blob(m, &m->scratch));
+}
+
+/* Another disk at k, outside the ISR: the marks so far say nothing about it (I11). */
+static void member_replaced(struct mirror *m, unsigned k, uint64_t incarnation)
+{
+    m->members[k].incarnation = incarnation;
+    member_detach(m, k, MIRROR_MEMBER_AWAY);
+    m->members[k].retry_us = m->members[k].backoff_us = 0;
+    if (m->state == MIRROR_SERVING || m->activating) {
+        bitmap_fill(&m->dirty[k]);
+        mirror_merge_all(m, k, &m->dirty[k]);
+    } else {
+        m->mismatch |= (uint8_t)(1u << k);
+    }
+}
+
+static void config_changed(struct mirror *m, const struct mirror_config *config)
+{
+    uint8_t dropped = m->config.isr & ~config->isr, grown = config->isr & ~m->config.isr, pending = m->pending_grow;
+    m->config = *config;
+    m->pending_grow = 0; /* decided, one way or the other: the version has moved on */
+    m->asked_isr = 0;
+    for (unsigned k = 0; k < config->replica_count; k++) {
+        if (dropped >> k & 1)
+            member_dropped(m, k);
+        if (config->replicas[k].incarnation != m->members[k].incarnation)
+            member_replaced(m, k, config->replicas[k].incarnation);
+        if (grown >> k & 1)
+            member_grown(m, k, (pending >> k & 1) || mirror_bug(m, MIRROR_BUG_EARLY_GROW));
+    }
+    for (unsigned k = 0; k < config->replica_count; k++)
+        if ((pending & ~config->isr) >> k & 1 && !member_attached(&m->members[k]))
+            member_detach(m, k, m->members[k].state); /* not counted any more: forget what it owes */
+    list_foreach(node, &m->issued) {
+        struct mirror_op *op = list_entry(node, struct mirror_op, issued);
+        if (op->kind != OP_RESYNC)
+            op->need = (op->need & counted_mask(m)) | (op->targets & counted_mask(m));
+    }
+    mirror_activate(m);
+    mirror_check_all(m);
+}
+
+static void on_config(struct mirror *m, const struct mirror_config *config)
+{
+    if (config->epoch < m->config.epoch ||
+        (config->epoch == m->config.epoch && config->isr_version <= m->config.isr_version))
+        return;
+    if (config->isr == 0 || config->replica_count == 0 || config->replica_count > MIRROR_REPLICAS_MAX)
+        return; /* no such thing is ever committed (I10) */
+    bool ours = config->owner == m->parameters.nodeid;
+    if (m->state != MIRROR_IDLE && ours && config->epoch == m->config.epoch &&
+        config->replica_count == m->config.replica_count) {
+        config_changed(m, config);
+        return;
+    }
+    if (m->state != MIRROR_IDLE)
+        mirror_stop(m, -ESTALE);
+    members_set(m, config);
+    m->config = *config;
+    if (ours && config->epoch > m->fenced_epoch)
+        mirror_start(m);
+}
+
+/* ---- asking for another in-sync set ------------------------------------------------------------------------------- */
+
+/* The ISR without those that failed; never empty (I10): with nobody good left, one whose errors are then answered. */
+static uint8_t wanted_isr(struct mirror *m, enum mirror_ask_reason *ret_reason)
+{
+    uint8_t want = 0, erring = 0;
+    for (unsigned k = 0; k < m->config.replica_count; k++) {
+        struct member *member = &m->members[k];
+        if (!in_isr(m, k))
+            continue;
+        if (!member_attached(member) && !member->bad && member->away_since_us &&
+            m->now >= member->away_since_us + m->parameters.member_timeout_us)
+            member_fail(m, k, MIRROR_ASK_MEMBER_AWAY);
+        if (member->bad && member->bad_reason == MIRROR_ASK_MEMBER_AWAY && member_attached(member))
+            member->bad = false;
+        if (!member->bad)
+            want |= (uint8_t)(1u << k);
+        else
+            *ret_reason = member->bad_reason;
+        if (member->bad && member_attached(member))
+            erring |= (uint8_t)(1u << k);
+    }
+    bool some = false;
+    for (unsigned k = 0; k < m->config.replica_count; k++)
+        some |= (want >> k & 1) && member_attached(&m->members[k]);
+    if (some)
+        return want;
+    if (!erring)
+        return m->config.isr; /* nobody is there: wait for them, suspended */
+    if (m->self >= 0 && erring >> m->self & 1)
+        return (uint8_t)(1u << m->self);
+    return erring & (uint8_t)-erring;
+}
+
+static void mirror_ask(struct mirror *m)
+{
+    enum mirror_ask_reason reason = MIRROR_ASK_MEMBER_SYNCED;
+    if (m->state == MIRROR_IDLE)
+        return;
+    /* A pending grow is asked for until it is decided: it loses nothing, since every write counts the member already. */
+    uint8_t want = wanted_isr(m, &reason) | m->pending_grow;
+    ASSERT(want != 0);
+    if (want == m->config.isr) {
+        m->asked_isr = 0;
+        return;
+    }
+    if (want == m->asked_isr && m->asked_version == m->config.isr_version && m->now < m->ask_again_us)
+        return;
+    m->asked_isr = want;
+    m->asked_version = m->config.isr_version;
+    m->ask_again_us = m->now + ASK_AGAIN_US;
+    struct mirror_effect *effect = mirror_effects_add(m->out, MIRROR_EFFECT_ASK_ISR);
+    effect->ask_isr.epoch = m->config.epoch;
+    effect->ask_isr.isr_version = m->config.isr_version;
+    effect->ask_isr.isr = want;
+    effect->ask_isr.reason = reason;
+}
+
+/* ---- messages ----------------------------------------------------------------------------------------------------- */
+
+static void on_fenced(struct mirror *m, uint16_t from, uint64_t epoch)
+{
+    if (m->state != MIRROR_IDLE && epoch > m->config.epoch) {
+        m->fenced_epoch = MAX(m->fenced_epoch, epoch - 1);
+        mirror_stop(m, -ESTALE);
+        return;
+    }
+    if (m->state != MIRROR_IDLE || epoch == 0)
+        return;
+    m->fenced_epoch = MAX(m->fenced_epoch, epoch - 1);
+    struct mirror_effect *effect = mirror_effects_add(m->out, MIRROR_EFFECT_SEND);
+    struct mirror_message message = {.type = MIRROR_RELEASE, .epoch = epoch - 1, .boot = m->parameters.boot};
+    mirror_message_encode(&message, m->parameters.volume, 0, effect);
+    effect->send.nodeid = from;
+}
+
+static int on_message(struct mirror *m, const struct mirror_event *event)
+{
+    struct mirror_message message;
+    struct mirror_data data = event->message.data;
+    unsigned k = 0;
+    int result = mirror_message_decode(&event->message.header, event->message.body, event->message.body_bytes,
+                                       event->message.data_bytes, &message);
+    if (result == 0 && mirror_message_to_member(message.type))
+        result = -EPROTO;
+    if (result == 0 && message.type == MIRROR_FENCED) {
+        on_fenced(m, event->nodeid, message.epoch);
+        goto drop;
+    }
+    while (k < m->config.replica_count && m->members[k].nodeid != event->nodeid)
+        k++;
+    if (result < 0 || m->state == MIRROR_IDLE || k == m->config.replica_count || message.epoch != m->config.epoch ||
+        message.boot != m->parameters.boot || message.attach != m->members[k].attach)
+        goto drop; /* malformed, or of an earlier attachment */
+    if (message.type == MIRROR_SEAL_REPLY)
+        return member_seal_reply(m, k, &message);
+    if (!member_attached(&m->members[k]))
+        goto drop;
+    switch (message.type) {
+    case MIRROR_WRITE_REPLY:
+        mirror_write_reply(m, k, &message);
+        return 0;
+    case MIRROR_READ_REPLY:
+        mirror_read_reply(m, k, &message, data, event->message.data_bytes);
+        return 0;
+    default: /* MIRROR_BITMAP_REPLY */
+        if ((int64_t)message.argument < 0) {
+            member_fail(m, k, MIRROR_ASK_MEMBER_ERROR);
+            if (!in_isr(m, k) && !(m->pending_grow >> k & 1)) {
+                member_back_off(m, k);
+                member_detach(m, k, MIRROR_MEMBER_AWAY);
+            }
+            return 0;
+        }
+        m->members[k].merge_acked = MAX(m->members[k].merge_acked, message.request);
+        mirror_activate(m);
+        mirror_check_all(m);
+        return 0;
+    }
+drop:
+    if (data.handle)
+        mirror_effects_add(m->out, MIRROR_EFFECT_RELEASE)->release = data.handle;
+    return result;
+}
+
+/* ---- other events --------------------------------------------------------------------------------------------------- */
+
+static void note_link(struct mirror *m, uint16_t nodeid, uint64_t boot)
+{
+    unsigned i = 0;
+    while (i < m->link_count && m->links[i].nodeid != nodeid)
+        i++;
+    if (i == LINKS_MAX)
+        return; /* more nodes than a cluster may have */
+    m->links[i].nodeid = nodeid;
+    m->links[i].boot = boot;
+    m->link_count = MAX(m->link_count, i + 1);
+}
+
+static void on_link(struct mirror *m, uint16_t nodeid, bool up, uint64_t boot)
+{
+    note_link(m, nodeid, up ? boot : 0);
+    for (unsigned k = 0; k < m->config.replica_count; k++) {
+        struct member *member = &m->members[k];
+        if (member->nodeid != nodeid || (int)k == m->self)
+            continue;
+        if (member->link_up && m->state != MIRROR_IDLE && member->state != MIRROR_MEMBER_AWAY)
+            member_detach(m, k, MIRROR_MEMBER_AWAY);
+        member->link_up = up;
+        member->boot = boot;
+        if (up && m->state != MIRROR_IDLE && (in_isr(m, k) || m->now >= member->retry_us))
+            member_seal(m, k);
+    }
+}
+
+static void on_node_dead(struct mirror *m, uint16_t nodeid, uint64_t boot)
+{
+    for (unsigned k = 0; k < m->config.replica_count; k++) {
+        struct member *member = &m->members[k];
+        if (member->nodeid != nodeid || member->boot != boot || (int)k == m->self)
+            continue;
+        on_link(m, nodeid, false, boot);
+        if (m->state != MIRROR_IDLE)
+            member_fail(m, k, MIRROR_ASK_MEMBER_AWAY);
+    }
+}
+
+static void check_lease_waiters(struct mirror *m)
+{
+    if (!mirror_lease_valid(m))
+        return;
+    list_foreach_safe(node, after, &m->active) {
+        struct mirror_op *op = list_entry(node, struct mirror_op, link);
+        if (op->phase != OP_LEASE)
+            continue;
+        struct mirror_request *request = op->request;
+        int status = op->status;
+        op_free(m, op);
+        mirror_answer(m, request, status);
+    }
+}
+
+static void check_slow_writes(struct mirror *m)
+{
+    list_foreach(node, &m->issued) {
+        const struct mirror_op *op = list_entry(node, struct mirror_op, issued);
+        if (m->now < op->issued_us + m->parameters.write_timeout_us)
+            continue;
+        for (unsigned k = 0; k < m->config.replica_count; k++)
+            if (op->need & ~op->acked & (1u << k) && member_attached(&m->members[k]))
+                member_fail(m, k, MIRROR_ASK_MEMBER_SLOW);
+    }
+}
+
+static void tell_complete(struct mirror *m)
+{
+    uint64_t complete = mirror_complete_sequence(m);
+    if (m->state != MIRROR_SERVING || m->now < m->tell_us || complete == m->told_complete)
+        return;
+    m->tell_us = m->now + TELL_US;
+    m->told_complete = complete;
+    for (unsigned k = 0; k < m->config.replica_count; k++)
+        if (member_attached(&m->members[k])) {
+            struct mirror_message message = {.type = MIRROR_COMPLETE, .argument = complete};
+            mirror_send(m, k, &message, (struct mirror_data){0}, 0);
+        }
+}
+
+static void on_tick(struct mirror *m)
+{
+    mirror_expire(m);
+    if (m->state == MIRROR_IDLE)
+        return;
+    if (m->now >= m->retry_us) {
+        m->retry_us = UINT64_MAX;
+        list_foreach(node, &m->active) {
+            struct mirror_op *op = list_entry(node, struct mirror_op, link);
+            if (op->phase == OP_START && list_empty(&op->ready))
+                list_append(&m->ready, &op->ready);
+        }
+    }
+    for (unsigned k = 0; k < m->config.replica_count; k++) {
+        struct member *member = &m->members[k];
+        if (member->link_up && (member->state == MIRROR_MEMBER_AWAY || member->state == MIRROR_MEMBER_REFUSED) &&
+            m->now >= member->retry_us)
+            member_seal(m, k);
+    }
+    check_slow_writes(m);
+    check_lease_waiters(m);
+    resync_keep(m);
+    tell_complete(m);
+}
+
+static void on_request(struct mirror *m, struct mirror_request *request)
+{
+    if (m->state == MIRROR_IDLE) {
+        if (request->data.handle)
+            mirror_effects_add(m->out, MIRROR_EFFECT_RELEASE)->release = request->data.handle;
+        mirror_answer(m, request, -ESTALE);
+        return;
+    }
+    request->deadline_us = m->now + MIRROR_HOLD_US;
+    list_append(&m->waiting, &request->link);
+}
+
+static void tell_state(struct mirror *m)
+{
+    struct mirror_status status, *told = &m->told;
+    mirror_get_status(m, m->now, &status);
+    bool same = status.state == told->state && status.suspended == told->suspended && status.needed == told->needed &&
+                status.isr == told->isr && status.epoch == told->epoch;
+    for (unsigned k = 0; k < MIRROR_REPLICAS_MAX; k++)
+        same = same && status.members[k].state == told->members[k].state;
+    if (same)
+        return;
+    *told = status;
+    mirror_effects_add(m->out, MIRROR_EFFECT_STATE);
+}
+
+int mirror_step(struct mirror *m, const struct mirror_event *event, uint64_t now_us, struct mirror_effects *out)
+{
+    int result = 0;
+    m->now = now_us;
+    m->out = out;
+    m->blobs_used = 0;
+    switch (event->type) {
+    case MIRROR_EVENT_CONFIG:
+        on_config(m, event->config);
+        break;
+    case MIRROR_EVENT_MESSAGE:
+        result = on_message(m, event);
+        break;
+    case MIRROR_EVENT_LINK_UP:
+        on_link(m, event->nodeid, true, event->boot);
+        break;
+    case MIRROR_EVENT_LINK_DOWN:
+        on_link(m, event->nodeid, false, 0);
+        break;
+    case MIRROR_EVENT_HEARTBEAT_ANSWERED:
+        for (unsigned k = 0; k < m->config.replica_count; k++)
+            if (m->members[k].nodeid == event->nodeid && member_attached(&m->members[k]))
+                m->members[k].lease_sent_us = MAX(m->members[k].lease_sent_us, event->time_us);
+        if (m->state == MIRROR_SERVING)
+            check_lease_waiters(m);
+        break;
+    case MIRROR_EVENT_NODE_DEAD:
+        on_node_dead(m, event->nodeid, event->boot);
+        break;
+    case MIRROR_EVENT_REQUEST:
+        on_request(m, event->request);
+        break;
+    case MIRROR_EVENT_DRAIN:
+        m->draining = m->state != MIRROR_IDLE;
+        m->drained = false;
+        break;
+    case MIRROR_EVENT_RESUME:
+        m->draining = m->drained = false;
+        break;
+    case MIRROR_EVENT_TICK:
+        on_tick(m);
+        break;
+    default:
+        break; /* the replica's */
+    }
+    mirror_run_ready(m);
+    mirror_pump(m);
+    mirror_background(m);
+    mirror_run_ready(m);
+    mirror_ask(m);
+    if (m->draining && !m->drained && list_empty(&m->active)) {
+        m->drained = true;
+        mirror_effects_add(out, MIRROR_EFFECT_DRAINED);
+    }
+    tell_state(m);
+    m->out = NULL;
+    return result;
+}
+
+uint64_t mirror_next_tick(const struct mirror *m)
+{
+    bool quiet = list_empty(&m->active) && list_empty(&m->waiting) && !m->pending_grow && !m->asked_isr;
+    if (m->state == MIRROR_IDLE)
+        return UINT64_MAX;
+    if (m->retry_us != UINT64_MAX)
+        return m->retry_us;
+    for (unsigned k = 0; k < m->config.replica_count; k++)
+        quiet = quiet && (!m->members[k].link_up ? !in_isr(m, k) : m->members[k].state == MIRROR_MEMBER_ATTACHED);
+    if (quiet && m->state == MIRROR_SERVING && !m->unreconciled.set && m->told_complete == mirror_complete_sequence(m))
+        return UINT64_MAX;
+    return m->now + TICK_US;
+}
+
+void mirror_get_status(const struct mirror *m, uint64_t now_us, struct mirror_status *ret_status)
+{
+    struct mirror_status s = {.state = m->state, .epoch = m->config.epoch, .isr_version = m->config.isr_version,
+                              .isr = m->config.isr, .unreconciled_regions = m->unreconciled.set,
+                              .reconciled_regions = m->reconciled_regions, .resynced_bytes = m->resynced_bytes};
+    for (unsigned k = 0; k < m->config.replica_count; k++) {
+        const struct member *member = &m->members[k];
+        s.members[k].state = member->state;
+        s.members[k].in_sync = in_isr(m, k);
+        s.members[k].refused = member->state == MIRROR_MEMBER_REFUSED ? member->refused : 0;
+        s.members[k].todo_regions = member->todo.set;
+        s.members[k].total_regions = member->todo_total;
+        s.members[k].dirty_regions = m->dirty[k].set;
+        if (m->state != MIRROR_IDLE && in_isr(m, k) && !member_attached(member))
+            s.needed |= (uint8_t)(1u << k);
+    }
+    (void)now_us;
+    s.suspended = s.needed != 0;
+    list_foreach(node, &m->active)
+        s.in_flight += list_entry(node, struct mirror_op, link)->request != NULL;
+    list_foreach(node, &m->waiting)
+        s.waiting++;
+    *ret_status = s;
+}

@@ -1,0 +1,204 @@
+/* Inside of the mirror, shared by mirror.c (states, configuration, events), mirror_member.c (attaching, bitmaps),
+ * mirror_request.c (reads and writes) and mirror_copy.c (reconciliation and resync). */
+#ifndef DIRECTOR_REPLICATION_MIRROR_INTERNAL_H
+#define DIRECTOR_REPLICATION_MIRROR_INTERNAL_H
+
+#include "replication/core/bitmap.h"
+#include "replication/core/lease.h"
+#include "replication/core/message.h"
+#include "replication/core/metadata.h"
+#include "replication/core/mirror.h"
+#include "replication/core/range_lock.h"
+
+#define INTERNAL_OPS 32u
+#define COPIES_MAX   2u       /* in the background, of each kind and member */
+#define ASK_AGAIN_US 1000000u
+#define TICK_US      50000u
+#define TELL_US      100000u  /* how often an idle owner tells which writes are complete */
+#define KEEP_US      2000000u /* how often resync progress is written down */
+#define BLOBS_MAX    32u
+#define RETRY_US     10000u   /* for a buffer or a source that was not there */
+
+enum op_kind { OP_READ, OP_WRITE, OP_COMPARE, OP_RECONCILE, OP_RESYNC };
+enum op_phase {
+    OP_LOCK,    /* waits for its range */
+    OP_START,   /* granted; waits for a buffer or a source */
+    OP_READING, /* READ sent */
+    OP_LEASE,   /* data or miscompare there: waits for a valid lease (I7) */
+    OP_WRITING, /* WRITE sent; on the issued list */
+    OP_LINGER,  /* complete, answered; the range stays taken until a syncing member has it too */
+};
+
+struct mirror_op {
+    struct list link;   /* m->active or m->unused */
+    struct list issued; /* m->issued, in order of sequence */
+    struct list ready;  /* m->ready */
+    struct range range;
+    enum op_kind kind;
+    enum op_phase phase;
+    uint32_t index, turn;
+    struct mirror_request *request; /* NULL: a copy, or answered at its deadline */
+    struct mirror_data data;        /* of the request: one reference */
+    struct mirror_data buffer;      /* of a copy or a comparison: one reference */
+    uint64_t io_offset, io_length;  /* what is being read or written now */
+    enum block_operation io_operation;
+    uint32_t io_flags;
+    uint64_t end;                   /* copies: of their range */
+    unsigned target;                /* OP_RESYNC */
+    unsigned read_from;
+    uint8_t read_tried;
+    int status;                     /* for OP_LEASE */
+    uint64_t sequence, issued_us;
+    uint8_t targets, need, acked, errors;
+    uint64_t merge_number;          /* BITMAP that must be durable on the whole ISR before this completes (I9) */
+};
+
+struct member {
+    uint16_t nodeid;
+    uint64_t incarnation;
+    bool link_up;
+    uint64_t boot;
+    enum mirror_member_state state;
+    int refused;
+    uint64_t attach;
+    uint64_t seal_sent_us;
+    uint64_t lease_sent_us; /* when the newest heartbeat was sent that it answered in this attachment */
+    uint64_t away_since_us;
+    bool bad; /* to be dropped from the ISR */
+    enum mirror_ask_reason bad_reason;
+    uint64_t retry_us, backoff_us; /* of attaching while outside the ISR */
+    uint64_t merge_sent, merge_acked;
+    bool carry_reported;
+    struct bitmap carry; /* what it reported, while outside the ISR */
+    struct bitmap todo;  /* regions still to be copied to it */
+    uint32_t todo_total;
+    uint64_t keep_us;    /* when progress is next written down */
+    bool progressed;
+};
+
+#define LINKS_MAX 128u
+
+struct mirror {
+    struct mirror_parameters parameters;
+    struct {
+        uint16_t nodeid;
+        uint64_t boot; /* 0 = down */
+    } links[LINKS_MAX]; /* of all nodes, also before they are members */
+    unsigned link_count;
+    uint32_t regions;
+    enum mirror_state state;
+    bool activating; /* SEALING, all sealed: dirty marks are being merged */
+    bool draining, drained;
+    uint64_t serving_since_us;
+    struct mirror_config config;
+    uint64_t fenced_epoch; /* not served at or below, whatever config says */
+    int self;              /* our replica index, -1: none */
+    struct member members[MIRROR_REPLICAS_MAX];
+    uint64_t instance, next_attach;
+    uint64_t sequence, told_complete;
+    uint64_t merge_number;
+    struct bitmap dirty[MIRROR_REPLICAS_MAX];
+    struct bitmap unreconciled, scratch;
+    uint8_t mismatch;     /* replicas whose marks are about another disk at some member (I11) */
+    uint8_t stale_marks;  /* in-sync replicas for whom some member still has marks */
+    uint8_t *blobs[BLOBS_MAX]; /* encoded bitmaps of the effects of one step */
+    unsigned blobs_used;
+    uint8_t pending_grow; /* I8: asked for, outcome unknown */
+    uint8_t asked_isr;
+    uint64_t asked_version, ask_again_us;
+    struct mirror_op *ops;
+    uint32_t op_count, foreground, background;
+    struct list active, unused, issued, ready, waiting;
+    struct range_lock locks;
+    uint64_t retry_us;    /* something waits for a buffer or source */
+    uint64_t tell_us;
+    uint64_t reconcile_retry_us;
+    uint64_t reconciled_regions, resynced_bytes;
+    struct mirror_status told; /* for STATE */
+    uint64_t now;
+    struct mirror_effects *out;
+};
+
+/* mirror.c */
+static inline bool mirror_bug(const struct mirror *m, uint32_t which)
+{
+    return m->parameters.planted_bugs & which;
+}
+static inline uint8_t all_mask(const struct mirror *m)
+{
+    return (uint8_t)((1u << m->config.replica_count) - 1);
+}
+/* In the ISR or being added to it: what an acknowledgement must wait for (I8). */
+static inline uint8_t counted_mask(const struct mirror *m)
+{
+    return mirror_bug(m, MIRROR_BUG_EARLY_GROW) ? m->config.isr : m->config.isr | m->pending_grow;
+}
+static inline bool in_isr(const struct mirror *m, unsigned k)
+{
+    return m->config.isr >> k & 1;
+}
+bool mirror_lease_valid(const struct mirror *m);
+/* No longer owner: fail everything, give the lease back, become IDLE. */
+void mirror_stop(struct mirror *m, int status);
+void mirror_send(struct mirror *m, unsigned k, struct mirror_message *message, struct mirror_data data,
+                 uint32_t data_bytes);
+
+/* mirror_member.c */
+static inline bool member_attached(const struct member *member)
+{
+    return member->state == MIRROR_MEMBER_ATTACHED || member->state == MIRROR_MEMBER_SYNCING;
+}
+uint8_t mirror_syncing_mask(const struct mirror *m);
+void member_seal(struct mirror *m, unsigned k);
+void member_detach(struct mirror *m, unsigned k, enum mirror_member_state state);
+void member_fail(struct mirror *m, unsigned k, enum mirror_ask_reason reason);
+void member_back_off(struct mirror *m, unsigned k);
+int member_seal_reply(struct mirror *m, unsigned k, const struct mirror_message *message);
+/* Send a dirty bitmap about replica `about` to member k. Acknowledged when durable: member->merge_acked. */
+void member_send_bitmap(struct mirror *m, unsigned k, unsigned about, uint8_t action, const uint8_t *blob);
+/* Encode for this step's effects. */
+const uint8_t *mirror_blob(struct mirror *m, const struct bitmap *map);
+/* Everything sent to it about dirty marks is durable there. */
+static inline bool member_merged(const struct member *member)
+{
+    return member->merge_acked >= member->merge_sent;
+}
+void mirror_merge_all(struct mirror *m, unsigned about, const struct bitmap *map);
+void mirror_keep_all(struct mirror *m, unsigned about, const struct bitmap *map);
+void mirror_activate(struct mirror *m);
+
+/* mirror_request.c */
+struct mirror_op *op_new(struct mirror *m, enum op_kind kind, uint64_t offset, uint64_t length);
+void op_free(struct mirror *m, struct mirror_op *op);
+void op_lock(struct mirror *m, struct mirror_op *op);
+void op_run(struct mirror *m, struct mirror_op *op);
+void op_read(struct mirror *m, struct mirror_op *op, struct mirror_data to);
+void op_write(struct mirror *m, struct mirror_op *op);
+void op_send_write(struct mirror *m, struct mirror_op *op, unsigned k);
+void op_check(struct mirror *m, struct mirror_op *op);
+void mirror_check_all(struct mirror *m);
+void mirror_pump(struct mirror *m);
+void mirror_run_ready(struct mirror *m);
+void mirror_expire(struct mirror *m);
+void mirror_answer(struct mirror *m, struct mirror_request *request, int status);
+uint64_t mirror_complete_sequence(const struct mirror *m);
+void mirror_write_reply(struct mirror *m, unsigned k, const struct mirror_message *message);
+void mirror_read_reply(struct mirror *m, unsigned k, const struct mirror_message *message, struct mirror_data data,
+                       uint32_t data_bytes);
+
+/* mirror_copy.c */
+/* Before a request touches [offset, offset + length): copy what may differ there. False: no room, try later. */
+bool mirror_reconcile_range(struct mirror *m, uint64_t offset, uint64_t length);
+void copy_run(struct mirror *m, struct mirror_op *op);
+void copy_read_done(struct mirror *m, struct mirror_op *op, int status);
+void copy_written(struct mirror *m, struct mirror_op *op);
+void mirror_background(struct mirror *m);
+void resync_stop(struct mirror *m, unsigned k);
+void resync_keep(struct mirror *m);
+
+static inline uint32_t mirror_region(const struct mirror *m, uint64_t offset)
+{
+    return (uint32_t)(offset / m->parameters.region_bytes);
+}
+
+#endif
