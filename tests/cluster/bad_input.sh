@@ -5,7 +5,11 @@
 begin_cluster 3
 volume_make 64M 2
 
-tree() { on n1 / ls | jq -S 'del(.. | .live?)' | grep -vE '"(uptime|read-bytes|written-bytes|reads|writes|free|sessions|memory|summary)"'; }
+# Everything that is committed; what only counts and measures is left out.
+tree() {
+    on n1 / ls | jq -S '[.[] | select(.kind != "session") | del(.summary) | .properties |= (. // {} |
+        del(.read_bytes, .written_bytes, .reads, .writes, .resynced_bytes, .sessions, .space_total, .space_free, .leader))]'
+}
 before=$(tree)
 agents=$(for node in n1 n2 n3; do agent_pid "$node"; done)
 
