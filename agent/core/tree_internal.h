@@ -1,0 +1,89 @@
+/* What the files of the tree share. tree.c: memory, lookups, dispatch. tree_request.c: at most once (T3).
+ * tree_node.c, tree_volume.c, tree_target.c: the commands of each kind. tree_snapshot.c: canonical bytes.
+ *
+ * A command's function checks everything, returns early when dry, then changes: so T1 holds, and tree_check() is the same code. */
+#ifndef DIRECTOR_AGENT_CORE_TREE_INTERNAL_H
+#define DIRECTOR_AGENT_CORE_TREE_INTERNAL_H
+
+#include "agent/core/tree.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#define TREE_REQUEST_WORDS   (TREE_REQUEST_WINDOW / 64)
+#define TREE_ORIGINS_MAX     (2 * TREE_NODES_MAX)
+#define TREE_SNAPSHOT_FORMAT 1u
+
+/* Requests of one origin's newest boot. Bit s % WINDOW stands for sequence s within (highest - WINDOW, highest]. */
+struct tree_requests {
+    uint16_t origin;
+    uint64_t boot, highest;
+    uint64_t applied[TREE_REQUEST_WORDS], refused[TREE_REQUEST_WORDS];
+};
+
+struct tree {
+    struct tree_cluster cluster;
+    struct tree_node nodes[TREE_NODES_MAX]; /* by nodeid */
+    size_t node_count;
+    struct tree_store *stores; /* by (nodeid, name) */
+    size_t store_count;
+    struct tree_volume **volumes, **volumes_by_id;
+    size_t volume_count, volume_capacity;
+    struct tree_target **targets; /* by iqn */
+    size_t target_count, target_capacity;
+    struct tree_requests requests[TREE_ORIGINS_MAX]; /* by origin */
+    size_t request_count;
+};
+
+/* One command being applied. */
+struct tree_change {
+    struct tree *tree;
+    const Director__Command *command;
+    struct tree_result *result; /* never NULL */
+    struct error *error;        /* may be NULL */
+    bool dry;                   /* check only */
+};
+
+/* tree.c */
+void *tree_allocate(size_t size); /* zeroed; never NULL */
+void tree_copy(char *to, size_t size, const char *from); /* cut if longer */
+const char *tree_node_label(const struct tree *tree, uint16_t nodeid); /* its name, or "?" */
+struct tree_node *tree_node_find(struct tree *tree, uint64_t nodeid);
+struct tree_volume *tree_volume_find(struct tree *tree, uint64_t id);
+bool tree_text_fits(const char *text, size_t size); /* not NULL, printable, with its NUL within size */
+void tree_empty(struct tree *tree);
+
+/* tree_request.c */
+enum tree_request_state { TREE_REQUEST_NEW, TREE_REQUEST_APPLIED, TREE_REQUEST_REFUSED };
+enum tree_request_state tree_request_look(const struct tree *tree, const Director__Command *command);
+void tree_request_note(struct tree *tree, const Director__Command *command, bool refused);
+
+/* The commands. */
+int tree_cluster_init(struct tree_change *change);
+int tree_node_add(struct tree_change *change);
+int tree_node_update(struct tree_change *change);
+int tree_node_voter(struct tree_change *change);
+int tree_node_remove(struct tree_change *change);
+int tree_store_put(struct tree_change *change);
+int tree_store_remove(struct tree_change *change);
+int tree_volume_create(struct tree_change *change);
+int tree_volume_delete(struct tree_change *change);
+int tree_volume_promote(struct tree_change *change);
+int tree_volume_isr(struct tree_change *change);
+int tree_volume_incarnation(struct tree_change *change);
+int tree_target_create(struct tree_change *change);
+int tree_target_delete(struct tree_change *change);
+int tree_lun_add(struct tree_change *change);
+int tree_lun_remove(struct tree_change *change);
+
+/* Put into place, checked already. Also used by restore. */
+bool tree_store_insert(struct tree *tree, const struct tree_store *store);
+void tree_volume_insert(struct tree *tree, struct tree_volume *volume); /* takes it; allocates in its stores */
+void tree_target_insert(struct tree *tree, struct tree_target *target); /* takes it */
+void tree_target_free(struct tree_target *target);
+struct tree_store *tree_store_find_mutable(struct tree *tree, uint16_t nodeid, const char *name);
+int tree_check_iqn(const char *iqn, struct error *error);
+int tree_check_size(const char *name, uint64_t size, uint32_t block, struct error *error);
+
+#endif
