@@ -1,0 +1,2 @@
+add_executable(peer_bench peer_bench.c)
+target_link_libraries(peer_bench PRIVATE director_agent_io)

@@ -1,0 +1,1 @@
+director_fuzz(NAME peer_session SOURCES peer_session_fuzz.c LIBS director_agent_io)
