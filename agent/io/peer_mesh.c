@@ -366,7 +366,7 @@ int peer_mesh_new(const struct peer_mesh_config *config, struct peer_mesh **ret_
         free(mesh);
         return result;
     }
-    unsigned tick_ms = MIN(heartbeat_ms, MESH_TICK_MS);
+    unsigned tick_ms = MAX(MIN(heartbeat_ms / 2, MESH_TICK_MS), 1u);
     (void)uv_timer_init(mesh->loop, &mesh->timer); /* these cannot fail */
     (void)uv_idle_init(mesh->loop, &mesh->flush);
     (void)uv_timer_start(&mesh->timer, mesh_tick, 0, tick_ms);

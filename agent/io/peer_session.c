@@ -328,8 +328,11 @@ int peer_session_tick(struct peer_session *session, uint64_t now_us, struct erro
             return error_set(error, -ETIMEDOUT, "it has been silent for %llu ms",
                              (unsigned long long)((now_us - session->last_heard_us) / 1000));
         }
-        if (now_us >= session->next_heartbeat_us) {
-            session->next_heartbeat_us = now_us + session->heartbeat_us;
+        if (now_us + session->heartbeat_us / 4 >= session->next_heartbeat_us) {
+            /* Keep the pace although ticks come a little early or late; after a pause do not catch up. */
+            session->next_heartbeat_us += session->heartbeat_us;
+            if (session->next_heartbeat_us < now_us)
+                session->next_heartbeat_us = now_us + session->heartbeat_us;
             int result = small_frame_write(session, PEER_HEARTBEAT, now_us, NULL, 0);
             if (result < 0)
                 return error_set(error, result, "a heartbeat cannot be sent: %s", strerror(-result));

@@ -58,7 +58,7 @@ void peer_session_input(struct peer_session *session, const uint8_t *bytes, size
  * the same node, or that there is a link already. A client calls it once without input to begin. */
 MUST_CHECK int peer_session_next(struct peer_session *session, uint64_t now_us, struct peer_session_event *ret_event,
                                  struct error *error);
-/* Heartbeats and deadlines; call at least every quarter heartbeat. Negative with words: the link is lost. */
+/* Heartbeats and deadlines; call at least every half heartbeat. Negative with words: the link is lost. */
 MUST_CHECK int peer_session_tick(struct peer_session *session, uint64_t now_us, struct error *error);
 
 /* One frame; header->payload_bytes is set from iov. Only when UP. All is copied. -EAGAIN (queue full), -EMSGSIZE, -ENOTCONN,
