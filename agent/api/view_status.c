@@ -159,6 +159,10 @@ static void status_cluster(const struct api_view *view, const struct view_place 
         if (strcmp(cluster->properties[i]->name, "state") == 0)
             state = cluster->properties[i]->value;
     size_t nodes = tree_node_count(view->tree);
+    if (uuid_is_zero(&tree_get_cluster(view->tree)->uuid)) {
+        view_result_line(result, "this node is in no cluster yet: it looks for its peers, and forms one with those that hold its key");
+        return;
+    }
     const char *quorum = !view_quorum_known(view) ? "" : view_quorate(view) ? ", quorate" : ": changes and I/O wait for a majority";
     view_result_line(result, "cluster %s: %s, %u of %zu %s online%s", tree_get_cluster(view->tree)->name, state, online(view),
                      nodes, nodes == 1 ? "node" : "nodes", quorum);

@@ -156,6 +156,15 @@ static int order_parse(struct shell *shell, char **words, unsigned count, struct
 
 /* ---- verbs ------------------------------------------------------------------------------------------------------------------- */
 
+/* An answer may come with a remark, e.g. that the cluster could not confirm it: aside, so that the answer stays clean. */
+static void remark(const struct shell *shell, const struct director_result *result)
+{
+    if (!director_result_message(result)[0] || shell->quiet)
+        return;
+    fflush(stdout);
+    fprintf(stderr, "director: note: %s\n", director_result_message(result));
+}
+
 static int run_ls(struct shell *shell, const struct order *order)
 {
     unsigned depth = DIRECTOR_DEPTH_ALL;
@@ -171,6 +180,7 @@ static int run_ls(struct shell *shell, const struct order *order)
         print_json_objects(result);
     else
         print_tree(shell, result);
+    remark(shell, result);
     director_result_free(result);
     return EXIT_DONE;
 }
@@ -232,6 +242,7 @@ static int run_get(struct shell *shell, const struct order *order)
         printf("%s\n", director_object_summary(object));
     else
         print_properties(shell, object);
+    remark(shell, result);
     director_result_free(result);
     return code;
 }
@@ -248,6 +259,7 @@ static int run_status(struct shell *shell, const struct order *order)
         print_json_result(result, false);
     else
         print_status(shell, result);
+    remark(shell, result);
     director_result_free(result);
     return EXIT_DONE;
 }
