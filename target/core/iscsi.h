@@ -1,0 +1,67 @@
+/* iSCSI numbers: RFC 7143 §11. */
+#ifndef DIRECTOR_TARGET_CORE_ISCSI_H
+#define DIRECTOR_TARGET_CORE_ISCSI_H
+
+#include <stdint.h>
+
+#define ISCSI_BHS_BYTES    48u
+#define ISCSI_AHS_MAX      (255u * 4)
+#define ISCSI_DIGEST_BYTES 4u
+#define ISCSI_NO_TAG       0xffffffffu
+
+enum iscsi_opcode {
+    ISCSI_NOP_OUT = 0x00,
+    ISCSI_COMMAND = 0x01,
+    ISCSI_TASK_MANAGEMENT = 0x02,
+    ISCSI_LOGIN = 0x03,
+    ISCSI_TEXT = 0x04,
+    ISCSI_DATA_OUT = 0x05,
+    ISCSI_LOGOUT = 0x06,
+    ISCSI_SNACK = 0x10,
+    ISCSI_NOP_IN = 0x20,
+    ISCSI_RESPONSE = 0x21,
+    ISCSI_TASK_MANAGEMENT_RESPONSE = 0x22,
+    ISCSI_LOGIN_RESPONSE = 0x23,
+    ISCSI_TEXT_RESPONSE = 0x24,
+    ISCSI_DATA_IN = 0x25,
+    ISCSI_LOGOUT_RESPONSE = 0x26,
+    ISCSI_R2T = 0x31,
+    ISCSI_ASYNC = 0x32,
+    ISCSI_REJECT = 0x3f,
+};
+#define ISCSI_OPCODE_MASK   0x3fu
+#define ISCSI_IMMEDIATE     0x40u /* byte 0 */
+#define ISCSI_FLAG_FINAL    0x80u /* byte 1 */
+#define ISCSI_FLAG_CONTINUE 0x40u /* byte 1 of text and login */
+#define ISCSI_FLAG_READ     0x40u /* byte 1 of commands */
+#define ISCSI_FLAG_WRITE    0x20u
+#define ISCSI_FLAG_OVERFLOW  0x04u /* byte 1 of responses and data-in */
+#define ISCSI_FLAG_UNDERFLOW 0x02u
+#define ISCSI_FLAG_STATUS    0x01u /* byte 1 of data-in */
+
+enum iscsi_stage { ISCSI_STAGE_SECURITY = 0, ISCSI_STAGE_OPERATIONAL = 1, ISCSI_STAGE_FULL_FEATURE = 3 };
+
+enum iscsi_reject_reason { /* §11.17.1 */
+    ISCSI_REJECT_SNACK = 0x03,
+    ISCSI_REJECT_PROTOCOL_ERROR = 0x04,
+    ISCSI_REJECT_NOT_SUPPORTED = 0x05,
+    ISCSI_REJECT_IMMEDIATE = 0x06,
+    ISCSI_REJECT_TASK_IN_PROGRESS = 0x07,
+    ISCSI_REJECT_INVALID_FIELD = 0x09,
+};
+
+enum iscsi_login_status { /* §11.13.5: class << 8 | detail */
+    ISCSI_LOGIN_OK = 0x0000,
+    ISCSI_LOGIN_INITIATOR_ERROR = 0x0200,
+    ISCSI_LOGIN_AUTHENTICATION_FAILURE = 0x0201,
+    ISCSI_LOGIN_NOT_FOUND = 0x0203,
+    ISCSI_LOGIN_UNSUPPORTED_VERSION = 0x0205,
+    ISCSI_LOGIN_TOO_MANY_CONNECTIONS = 0x0206,
+    ISCSI_LOGIN_MISSING_PARAMETER = 0x0207,
+    ISCSI_LOGIN_SESSION_TYPE = 0x0209,
+    ISCSI_LOGIN_NO_SESSION = 0x020a,
+    ISCSI_LOGIN_INVALID_DURING_LOGIN = 0x020b,
+    ISCSI_LOGIN_OUT_OF_RESOURCES = 0x0302,
+};
+
+#endif
