@@ -157,6 +157,9 @@ static void a_write_of_another_block_or_never_made_is_misplaced(void **state)
     (void)state;
     struct io_tag a = write_acknowledged(3), other = write_acknowledged(4);
     assert_int_equal(read_of(3, &other, true), IO_MISPLACED);
+    (void)write_acknowledged(3); /* now the other's sequence is one of the past */
+    assert_int_equal(read_of(3, &other, true), IO_MISPLACED);
+    assert_int_equal(read_of(3, &other, false), IO_MISPLACED);
     a.sequence += 100;
     assert_int_equal(read_of(3, &a, true), IO_MISPLACED);
 }

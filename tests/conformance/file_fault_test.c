@@ -269,29 +269,26 @@ static void short_memory_makes_smaller_bounces_and_then_an_error(void **state)
     assert_int_equal(block_sync_read(&loop, device, 4096, in, LENGTH), 0);
     largest_alignment_request = SIZE_MAX;
     assert_memory_equal(in, out, LENGTH);
-    /* the same in pieces of odd lengths, so that pieces of the bounce and buffers never agree */
-    struct iovec iov[64];
-    for (int write = 1; write >= 0; write--) {
-        size_t at = 0;
-        unsigned count = 0;
-        uint8_t *base = write ? out : in;
-        while (at < LENGTH) {
-            size_t piece = MIN((size_t)5001, LENGTH - at);
-            iov[count++] = (struct iovec){base + at, piece};
-            at += piece;
-        }
-        struct block_request request = {.operation = write ? BLOCK_WRITE : BLOCK_READ,
-                                        .offset_bytes = 8192,
-                                        .length_bytes = LENGTH,
-                                        .iov = iov,
-                                        .iov_count = count};
-        largest_alignment_request = 4096;
-        assert_int_equal(block_sync(&loop, device, &request), 0);
-        largest_alignment_request = SIZE_MAX;
-        if (write)
-            memset(in, 0, LENGTH);
+    /* the same in buffers of odd lengths with gaps, so that pieces of the bounce and buffers never agree */
+    struct iovec iov[64], back[64];
+    unsigned count = 0;
+    uint8_t *scattered = calloc(2, LENGTH);
+    for (size_t at = 0; at < LENGTH; at += iov[count++].iov_len) {
+        size_t piece = MIN((size_t)5001, LENGTH - at);
+        iov[count] = (struct iovec){out + at, piece};
+        back[count] = (struct iovec){scattered + (size_t)(63 - count) * 6007, piece}; /* in reverse order */
     }
-    assert_memory_equal(in, out, LENGTH);
+    struct block_request request = {
+        .operation = BLOCK_WRITE, .offset_bytes = 8192, .length_bytes = LENGTH, .iov = iov, .iov_count = count};
+    largest_alignment_request = 4096;
+    assert_int_equal(block_sync(&loop, device, &request), 0);
+    request.operation = BLOCK_READ;
+    request.iov = back;
+    assert_int_equal(block_sync(&loop, device, &request), 0);
+    largest_alignment_request = SIZE_MAX;
+    for (unsigned i = 0; i < count; i++)
+        assert_memory_equal(back[i].iov_base, iov[i].iov_base, iov[i].iov_len);
+    free(scattered);
     free(buffer);
     block_sync_close(&loop, device);
 }
