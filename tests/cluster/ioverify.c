@@ -48,7 +48,7 @@ static struct {
     uint64_t seconds, blocks, offset_bytes, stride_bytes, timeout_ms, command_timeout_ms, drain_ms, settle_ms, rate;
     bool json, quiet, verbose;
 } options = {.depth = 16,
-             .seconds = 10,
+             .seconds = UINT64_MAX,
              .blocks = 4096,
              .stride_bytes = IO_BLOCK_BYTES,
              .timeout_ms = 500,
@@ -492,7 +492,7 @@ static const char usage_text[] =
     "  --target IQN             the target\n"
     "  --lun N                  its logical unit (0)\n"
     "  --seconds S              how long to write (10)\n"
-    "  --until-file FILE        or until this file exists; --seconds is the longest then\n"
+    "  --until-file FILE        or until this file exists (then without --seconds for ever)\n"
     "  --depth D                commands under way (16, at most 256)\n"
     "  --rate N                 at most so many a second (no limit)\n"
     "  --blocks N               how many blocks are used (4096)\n"
@@ -577,6 +577,8 @@ static void options_parse(int argc, char **argv)
         default: fputs("ioverify --help tells what there is\n", stderr); exit(2);
         }
     }
+    if (options.seconds == UINT64_MAX)
+        options.seconds = options.until_file ? 1u << 30 : 10;
     if (optind < argc || !options.portal_count || !options.target || options.offset_bytes % IO_BLOCK_BYTES ||
         options.stride_bytes % IO_BLOCK_BYTES) {
         fputs("ioverify: at least one --portal and a --target are needed; --offset and --stride are multiples of 4096; "
