@@ -109,7 +109,7 @@ void engine_unit_announce(struct engine_unit *unit, uint16_t nodeid, bool ask)
                                  .object = unit->config.volume.id};
     for (unsigned i = 0; i < engine->link_count; i++)
         if (!nodeid || engine->links[i].nodeid == nodeid)
-            (void)peer_mesh_send(engine->mesh, engine->links[i].nodeid, &header, NULL, 0);
+            IGNORE_RESULT(peer_mesh_send(engine->mesh, engine->links[i].nodeid, &header, NULL, 0));
 }
 
 void engine_unit_link_up(struct engine_unit *unit, const struct engine_link *link)
@@ -346,7 +346,7 @@ void engine_unit_close(struct engine_unit *unit)
         return;
     }
     for (unsigned i = 0; i < engine->link_count; i++)
-        (void)peer_mesh_send(engine->mesh, engine->links[i].nodeid, &header, NULL, 0);
+        IGNORE_RESULT(peer_mesh_send(engine->mesh, engine->links[i].nodeid, &header, NULL, 0));
     struct mirror_device *device = unit->device;
     unit->device = NULL;
     mirror_device_close(device, unit_closed, unit);

@@ -37,6 +37,7 @@
 #define NODE_GRACE_MS        2500u /* one that just came into the view is, without having been heard */
 #define NODE_PLAN_MS         100u  /* the planner looks at least so often */
 #define NODE_STAGE_MS        1000u /* corosync is reloaded so long after a new list even if a member has not staged it */
+#define NODE_ARRIVE_MS       5000u /* a newcomer is waited for so long before the next one is let in */
 #define NODE_QUORUM_WAIT_MS  3000u /* a change waits so long for a quorum before it is refused */
 #define NODE_CHANGE_WAIT_MS  15000u /* and so long for its commit */
 
@@ -228,6 +229,8 @@ void node_members_run(struct node *node);
 
 /* node_links.c */
 extern const struct peer_mesh_callbacks node_link_callbacks;
+/* Send the node list to all peers of our cluster. */
+void node_links_push_list(struct node *node);
 struct formation_where node_hello_where(const struct peer_hello *hello);
 /* Pack and send a message over a control link. 0 or negative errno. */
 int node_link_send(struct peer *peer, uint16_t type, uint64_t request, const ProtobufCMessage *message);

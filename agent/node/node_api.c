@@ -82,7 +82,7 @@ static void call_fail(struct pending_call *pending, int code, const char *words)
     call_free(pending);
 }
 
-/* Say who is missing: "no quorum: 1 of 3 voters present, missing n2 and n3". */
+/* Why there is no quorum, and who is missing. */
 static void quorum_words(struct node *node, char *text, size_t size)
 {
     struct rsm_status status = {0};
@@ -96,6 +96,10 @@ static void quorum_words(struct node *node, char *text, size_t size)
     rsm_get_status(node->rsm, &status);
     for (size_t i = 0; i < status.voter_count; i++)
         present += node_members_find(node, status.voters[i]) != NULL;
+    if (present > status.voter_count / 2) {
+        (void)snprintf(text, size, "the nodes are just agreeing on who orders changes; ask again in a moment");
+        return;
+    }
     length = (size_t)snprintf(text, size, "the cluster is not quorate here: %zu of %zu voters present, a majority of %zu is needed",
                               present, status.voter_count, status.voter_count / 2 + 1);
     for (size_t i = 0, named = 0; i < status.voter_count && length < size; i++) {

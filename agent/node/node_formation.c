@@ -25,7 +25,7 @@ static void formation_dial(struct node *node, const struct formation_where *wher
     memcpy(node->dialled[node->dialled_count++], address, sizeof(address));
     for (size_t i = 0; i < node->dialled_count; i++)
         seeds[i] = node->dialled[i];
-    (void)peer_mesh_set_seeds(node->control, seeds, node->dialled_count);
+    IGNORE_RESULT(peer_mesh_set_seeds(node->control, seeds, node->dialled_count));
 }
 
 static void form_failed(struct node *node, const struct error *error)
@@ -163,7 +163,7 @@ static void formation_fetch(struct node *node, const struct formation_where *whe
     struct peer *peer = peer_mesh_find_uuid(node->control, &where->uuid);
     struct peer_header header = {.type = PEER_MEMBERS};
     if (peer)
-        (void)peer_send(peer, &header, NULL, 0);
+        IGNORE_RESULT(peer_send(peer, &header, NULL, 0));
 }
 
 static void dissolve_finish(struct node *node)
@@ -189,8 +189,8 @@ static void dissolve_finish(struct node *node)
         event.status = node_identity_save(node, &error);
     if (event.status < 0)
         log_error("dissolve: %s", error.message);
-    (void)peer_mesh_set_peers(node->control, NULL, 0);
-    (void)engine_set_peers(node->engine, NULL, 0);
+    IGNORE_RESULT(peer_mesh_set_peers(node->control, NULL, 0));
+    IGNORE_RESULT(engine_set_peers(node->engine, NULL, 0));
     node_plan_reset(node);
     node_announce(node);
     node_formation_feed(node, &event);

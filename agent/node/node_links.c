@@ -26,11 +26,29 @@ struct formation_where node_hello_where(const struct peer_hello *hello)
     return where;
 }
 
+/* Tell one peer the node list, so that none keeps an old one: a ring whose members disagree forms anew for ever. */
+static void list_push(struct node *node, struct peer *peer)
+{
+    Director__MembersReply message;
+    Director__NodeInfo infos[COROSYNC_NODES_MAX], *pointers[COROSYNC_NODES_MAX];
+    if (!node->list_version || !uuid_equal(&peer_hello(peer)->cluster, &node->self.cluster))
+        return;
+    node_list_message(node, &message, infos, pointers);
+    (void)node_link_send(peer, PEER_MEMBERS_REPLY, 0, &message.base);
+}
+
+void node_links_push_list(struct node *node)
+{
+    for (struct peer *peer = peer_mesh_next(node->control, NULL); peer; peer = peer_mesh_next(node->control, peer))
+        list_push(node, peer);
+}
+
 static void control_up(struct peer *peer, const struct peer_hello *hello, void *context)
 {
     struct node *node = context;
     struct formation_event event = {.type = FORMATION_HELLO, .where = node_hello_where(hello), .facts = hello_facts(hello)};
     log_info("link: %s (node %u) is up", hello->name, peer_nodeid(peer));
+    list_push(node, peer);
     node_formation_feed(node, &event);
     node_plan_wake(node);
 }
@@ -39,7 +57,7 @@ static void control_changed(struct peer *peer, const struct peer_hello *hello, v
 {
     struct node *node = context;
     struct formation_event event = {.type = FORMATION_HELLO, .where = node_hello_where(hello), .facts = hello_facts(hello)};
-    (void)peer;
+    list_push(node, peer);
     node_formation_feed(node, &event);
     node_plan_wake(node);
 }
@@ -107,6 +125,17 @@ static void admit_done(struct node_proposal *proposal, int status, const struct 
     node_announce(node);
 }
 
+/* One that was let in a moment ago is not a voter yet: a list that changes under a corosync that starts stops the ring. */
+static bool someone_arrives(struct node *node)
+{
+    if (node_now_ms(node) - node->list_changed_ms > NODE_ARRIVE_MS)
+        return false;
+    for (size_t i = 0; i < tree_node_count(node->tree); i++)
+        if (!tree_node_at(node->tree, i)->voter)
+            return true;
+    return false;
+}
+
 /* A newcomer asks to be let in. */
 static void join_asked(struct node *node, struct peer *peer, const void *bytes, size_t size)
 {
@@ -122,7 +151,8 @@ static void join_asked(struct node *node, struct peer *peer, const void *bytes, 
         join_answer(node, &newcomer, known->nodeid, 0, "");
         goto out;
     }
-    if (!formation_may_admit(node->formation) || !node->quorate || !node->current || !uuid_is_zero(&node->admitting)) {
+    if (!formation_may_admit(node->formation) || !node->quorate || !node->current || !uuid_is_zero(&node->admitting) ||
+        someone_arrives(node)) {
         join_answer(node, &newcomer, 0, -EAGAIN, "busy with another change of the node list, or not quorate");
         goto out;
     }
@@ -197,6 +227,7 @@ static void members_answered(struct node *node, struct peer *peer, const void *b
 {
     Director__MembersReply *reply = director__members_reply__unpack(NULL, size, bytes);
     struct formation_event event = {.type = FORMATION_MEMBERS_REPLY, .where = node_hello_where(peer_hello(peer))};
+    bool newer = false;
     if (!reply)
         return;
     if (reply->cluster_uuid.len == sizeof(struct uuid)) {
@@ -209,11 +240,15 @@ static void members_answered(struct node *node, struct peer *peer, const void *b
             event.listed |= reply->nodes[i]->uuid.len == sizeof(struct uuid) &&
                             !memcmp(reply->nodes[i]->uuid.data, node->self.uuid.bytes, sizeof(struct uuid));
         if (uuid_equal(&event.facts.cluster, &node->self.cluster) && event.listed &&
-            reply->node_list_version > node->list_version)
+            reply->node_list_version > node->list_version) {
             node_list_take(node, reply->nodes, reply->n_nodes, reply->node_list_version);
+            newer = true;
+        }
     }
     director__members_reply__free_unpacked(reply, NULL);
     node_formation_feed(node, &event);
+    if (newer && formation_state(node->formation) == FORMATION_MEMBER)
+        node_members_run(node);
 }
 
 static void control_frame(struct peer *peer, const struct peer_header *header, struct peer_buffer *payload, void *context)

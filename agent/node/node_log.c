@@ -80,7 +80,7 @@ static void node_log_fail(struct node *node, const struct error *error)
     rsm_effects_clear(&node->effects);
     node->effect_next = 0;
     struct rsm_event event = {.kind = RSM_EVENT_STORAGE_FAILED};
-    (void)rsm_step(node->rsm, &event, node_now_ms(node), &node->effects);
+    IGNORE_RESULT(rsm_step(node->rsm, &event, node_now_ms(node), &node->effects));
 }
 
 /* --- the other effects ------------------------------------------------------------------------------------------- */
@@ -161,7 +161,7 @@ static void node_log_snapshot(struct node *node, uint64_t index)
     size_t size;
     tree_snapshot(node->tree, &data, &size);
     struct rsm_event event = {.kind = RSM_EVENT_SNAPSHOT_TAKEN, .index = index, .data = {data, size}};
-    (void)rsm_step(node->rsm, &event, node_now_ms(node), &node->effects);
+    IGNORE_RESULT(rsm_step(node->rsm, &event, node_now_ms(node), &node->effects));
     free(data);
 }
 
@@ -339,7 +339,7 @@ void node_log_tick(struct node *node)
         struct rsm_event abandon = {.kind = RSM_EVENT_ABANDON, .ticket = proposal->ticket};
         struct error error;
         list_remove(&proposal->link);
-        (void)rsm_step(node->rsm, &abandon, now, &node->effects);
+        IGNORE_RESULT(rsm_step(node->rsm, &abandon, now, &node->effects));
         (void)error_set(&error, -ETIMEDOUT, "no majority of the nodes confirmed the change in time; it may still take effect: "
                                             "look again when the cluster is quorate");
         proposal->done(proposal, -ETIMEDOUT, NULL, &error);

@@ -368,6 +368,7 @@ void node_members_changed(struct node *node)
             log_error("node list: %s", error.message);
         else
             group_send_ident(node);
+        node_links_push_list(node);
     }
     node_announce(node);
 }

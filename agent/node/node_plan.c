@@ -544,7 +544,7 @@ static void live_send(struct node *node)
     struct iovec iov = {bytes, size};
     for (struct peer *peer = peer_mesh_next(node->control, NULL); peer; peer = peer_mesh_next(node->control, peer))
         if (peer_nodeid(peer))
-            (void)peer_send(peer, &header, &iov, 1);
+            IGNORE_RESULT(peer_send(peer, &header, &iov, 1));
 }
 
 void node_plan_live_frame(struct node *node, uint16_t from, const void *bytes, size_t size)

@@ -14,8 +14,14 @@
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
-/* Result must be looked at; a deliberate ignore is (void). */
+/* Result must be looked at. */
 #define MUST_CHECK __attribute__((warn_unused_result))
+/* A deliberate ignore of such a result (gcc does not take a cast to void for one). */
+#define IGNORE_RESULT(call)        \
+    do {                           \
+        if (call) { /* nothing */ \
+        }                          \
+    } while (0)
 
 /* Kept in release builds: only a bug of ours can make it fail. Peers, disks and users get errors instead. */
 #define ASSERT(condition)                                                                                   \
