@@ -203,10 +203,17 @@ static void write_step(struct scsi_task *task)
            task->buffer->data + task->position_bytes, BLOCK_FUA, write_step);
 }
 
+/* An initiator that offers fewer bytes than the CDB asks for: whole blocks are written and the residual says the rest; a
+ * broken block is refused and nothing is written (both as FCP-4 §9.4.2.2 a) and b), which iSCSI leaves open). */
 static bool write_checks(struct scsi_task *task)
 {
-    return protect_is_zero(task) && fits(task, task->length_bytes, TARGET_TRANSFER_MAX_BYTES, length_field(task)) &&
-           has_data(task, task->length_bytes);
+    if (!protect_is_zero(task) || !fits(task, task->length_bytes, TARGET_TRANSFER_MAX_BYTES, length_field(task)))
+        return false;
+    if (task->data_out_bytes % block_bytes(task) && !has_data(task, task->length_bytes))
+        return false;
+    task->transfer_bytes = (uint32_t)task->length_bytes;
+    task->length_bytes = MIN(task->length_bytes, task->data_out_bytes);
+    return true;
 }
 
 void scsi_block_write(struct scsi_task *task)
@@ -458,10 +465,6 @@ void scsi_block_write_same(struct scsi_task *task)
         scsi_task_sense_field(task, SCSI_SENSE_INVALID_FIELD_IN_CDB, 1, unmap ? 3 : 4);
         return;
     }
-    if (task->length_bytes == 0) { /* WSNZ, SBC-3 §6.6.4 */
-        scsi_task_sense_field(task, SCSI_SENSE_INVALID_FIELD_IN_CDB, length_field(task), 0xff);
-        return;
-    }
     if (!fits(task, task->length_bytes, SCSI_WRITE_SAME_MAX, length_field(task)) ||
         !has_exact_data(task, no_data ? 0 : block) || !get_scratch(task, SCSI_VERIFY_CHUNK))
         return;
@@ -520,8 +523,13 @@ static void submit_compare_and_write(struct scsi_task *task)
 void scsi_block_compare_and_write(struct scsi_task *task)
 {
     if (!protect_is_zero(task) ||
-        !fits(task, task->length_bytes, MIN(SCSI_COMPARE_MAX_BYTES, 255u * block_bytes(task)), 13) ||
-        !has_exact_data(task, 2 * task->length_bytes))
+        !fits(task, task->length_bytes, MIN(SCSI_COMPARE_MAX_BYTES, 255u * block_bytes(task)), 13))
+        return;
+    if (task->length_bytes == 0 && task->expected_bytes) { /* 256 blocks do not fit the field */
+        scsi_task_sense_field(task, SCSI_SENSE_INVALID_FIELD_IN_CDB, 13, 0xff);
+        return;
+    }
+    if (!has_exact_data(task, 2 * task->length_bytes))
         return;
     if (task->length_bytes == 0) {
         scsi_task_good(task);

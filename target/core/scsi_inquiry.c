@@ -105,7 +105,6 @@ static uint32_t page_block_limits(const struct scsi_unit *unit, uint8_t *to)
 {
     uint32_t block = unit->identity.block_bytes;
     uint32_t physical = MAX(unit->identity.physical_bytes, block);
-    to[4] = 0x01; /* WSNZ: WRITE SAME of 0 blocks is refused */
     to[5] = (uint8_t)MIN(SCSI_COMPARE_MAX_BYTES / block, 255u);
     put_be16(to + 6, (uint16_t)(physical / block));
     put_be32(to + 8, TARGET_TRANSFER_MAX_BYTES / block);

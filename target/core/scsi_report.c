@@ -151,6 +151,7 @@ void scsi_report_supported_opcodes(struct scsi_task *task)
     if (command) {
         put_be16(to + 2, command->cdb_bytes);
         memcpy(to + 4, command->usage, command->cdb_bytes);
+        to[4] = command->opcode;
         length += command->cdb_bytes;
         if (timeouts) {
             to[1] |= 0x80;

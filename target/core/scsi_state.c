@@ -44,7 +44,7 @@ void scsi_start_stop_unit(struct scsi_task *task)
         scsi_task_good(task);
         return;
     }
-    if (!start && anybody_prevents(unit)) {
+    if (anybody_prevents(unit)) {
         scsi_task_sense(task, SCSI_SENSE_REMOVAL_PREVENTED);
         return;
     }

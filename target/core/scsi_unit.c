@@ -292,6 +292,11 @@ static bool take_range(struct scsi_task *task)
         scsi_task_sense_information(task, SCSI_SENSE_LBA_OUT_OF_RANGE, lba);
         return false;
     }
+    if (count == 0 && (task->cdb[0] == SCSI_WRITE_SAME_10 || task->cdb[0] == SCSI_WRITE_SAME_16)) {
+        task->offset_bytes = lba * identity->block_bytes; /* WSNZ 0, SBC-3 §5.46: 0 is all from there to the end */
+        task->length_bytes = identity->size_bytes - task->offset_bytes;
+        return true;
+    }
     task->offset_bytes = lba * identity->block_bytes;
     task->length_bytes = (uint64_t)count * identity->block_bytes;
     return true;

@@ -17,7 +17,7 @@
 #define SCSI_VERIFY_CHUNK      65536u
 #define SCSI_NEXUS_BUCKETS     64u
 #define SCSI_NEXUSES_MAX       8192u
-#define SCSI_WRITE_SAME_MAX    (32u << 20) /* bytes; VPD page B0 */
+#define SCSI_WRITE_SAME_MAX    (16u << 20) /* bytes; VPD page B0 */
 #define SCSI_UNMAP_MAX         (256u << 20) /* bytes of one UNMAP descriptor list; VPD page B0 */
 #define SCSI_UNMAP_DESCRIPTORS 256u
 #define SCSI_COMPARE_MAX_BYTES (128u << 10) /* of one COMPARE AND WRITE: 255 blocks at most */

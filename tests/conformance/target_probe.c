@@ -3,7 +3,8 @@
  *     target_probe [--size MIB]
  *
  * Listens on two free ports of 127.0.0.1, writes "PORT1 PORT2" to standard output and runs until standard input ends.
- * LUN 0: thin; 1: removable; 2: read-only; all with 512-byte blocks; 3: 4096-byte blocks.
+ * LUN 0: thin; 1: removable; 2: read-only; 3: 4096-byte blocks; the
+ * others have 512-byte blocks, in 4096-byte physical ones but for 4.
  * Commands on standard input, one a line: "owner 1" or "owner 2" moves ownership, "owner 0" takes it away. */
 #include "target/io/target_server.h"
 #include "tests/conformance/ram_device.h"
@@ -15,7 +16,7 @@
 
 #define IQN   "iqn.2026-01.org.director:probe"
 #define NODES 2
-#define LUNS  4
+#define LUNS  5
 
 struct probe;
 
@@ -129,7 +130,7 @@ static int start_node(struct probe *probe, unsigned index)
             .uuid = {{0xd1, 0x8e, 0xc7, 0x08, lun, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}},
             .size_bytes = probe->rams[lun].device.geometry.size_bytes,
             .block_bytes = probe->rams[lun].device.geometry.block_bytes,
-            .physical_bytes = 4096,
+            .physical_bytes = lun == 4 ? 512 : 4096,
             .thin = lun != 2,
             .removable = lun == 1,
             .read_only = lun == 2,
