@@ -86,8 +86,21 @@ static int append_check(const struct rsm_message *message)
     return 0;
 }
 
+/* Terms and indices far from any that can be reached: so that sums of them never wrap. */
+static bool out_of_range(const struct rsm_message *m)
+{
+    const uint64_t values[] = {m->term,           m->last_term, m->last_index, m->previous_index,
+                               m->previous_term, m->commit,    m->own_term,   m->index};
+    for (size_t i = 0; i < ARRAY_SIZE(values); i++)
+        if (values[i] >> 62)
+            return true;
+    return false;
+}
+
 static int message_check(const struct rsm_message *m)
 {
+    if (out_of_range(m))
+        return -EPROTO;
     switch (m->type) {
     case RSM_APPEND:
         return append_check(m);

@@ -1,0 +1,1 @@
+director_fuzz(NAME tree SOURCES tree_fuzz.c LIBS director_agent_core)
