@@ -356,7 +356,8 @@ static void incoming_add(struct rsm *rsm, const struct rsm_message *m)
         rsm->incoming = realloc(rsm->incoming, rsm->incoming_capacity);
         ASSERT(rsm->incoming);
     }
-    memcpy(rsm->incoming + rsm->incoming_size, m->data.data, m->data.size);
+    if (m->data.size)
+        memcpy(rsm->incoming + rsm->incoming_size, m->data.data, m->data.size);
     rsm->incoming_size += m->data.size;
 }
 

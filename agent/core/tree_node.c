@@ -28,6 +28,15 @@ int tree_cluster_init(struct tree_change *change)
     return 0;
 }
 
+/* By another node than nodeid. */
+static bool name_taken(const struct tree *tree, const char *name, uint16_t nodeid)
+{
+    for (size_t i = 0; i < tree->node_count; i++)
+        if (tree->nodes[i].nodeid != nodeid && strcmp(tree->nodes[i].name, name) == 0)
+            return true;
+    return false;
+}
+
 /* Host names come as they are: made legal, and unique by the nodeid. */
 static void node_name_make(const struct tree *tree, const char *wanted, uint16_t nodeid, char name[TREE_NAME_SIZE])
 {
@@ -44,12 +53,11 @@ static void node_name_make(const struct tree *tree, const char *wanted, uint16_t
     made[length] = '\0';
     if (length == 0)
         snprintf(made, sizeof(made), "node%u", nodeid);
-    tree_copy(name, TREE_NAME_SIZE, made);
-    const struct tree_node *other = tree_node_by_name(tree, name);
-    for (unsigned try = nodeid; other && other->nodeid != nodeid; try++) {
-        snprintf(name, TREE_NAME_SIZE, "%.56s-%u", made, try % 100000);
-        other = tree_node_by_name(tree, name);
-    }
+    char unique[TREE_NAME_SIZE]; /* not name: that may be the node's own, in the tree */
+    tree_copy(unique, sizeof(unique), made);
+    for (unsigned try = nodeid; name_taken(tree, unique, nodeid); try++)
+        snprintf(unique, sizeof(unique), "%.56s-%u", made, try % 100000);
+    tree_copy(name, TREE_NAME_SIZE, unique);
 }
 
 static uint16_t lowest_free_nodeid(struct tree *tree)

@@ -168,6 +168,14 @@ static void nodes_get_the_lowest_free_id_and_unique_names(void **state)
     assert_true(tree_get_cluster(tree)->node_list_version == version + 2);
     assert_int_equal(node_add(tree, 10, "node1"), 0);
     assert_string_equal(tree_node_by_id(tree, 4)->name, "node1-4");
+    uint8_t uuid[16] = {1, 1};
+    Director__NodeInfo info = DIRECTOR__NODE_INFO__INIT;
+    Director__NodeUpdate update = DIRECTOR__NODE_UPDATE__INIT;
+    info.uuid = (ProtobufCBinaryData){16, uuid};
+    info.name = "node3";
+    update.node = &info;
+    assert_int_equal(apply(tree, COMMAND(NODE_UPDATE, node_update, &update)), 0);
+    assert_string_equal(tree_node_by_id(tree, 1)->name, "node3-1"); /* node 3 has it */
     tree_free(tree);
 }
 
