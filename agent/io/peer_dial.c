@@ -7,7 +7,7 @@
 
 #define SELF_DIAL_US 30000000u
 
-struct peer_target *target_new(struct peer_mesh *mesh, const char *address)
+struct peer_target *dial_new(struct peer_mesh *mesh, const char *address)
 {
     struct peer_target *target = calloc(1, sizeof(*target));
     if (!target)
@@ -19,7 +19,7 @@ struct peer_target *target_new(struct peer_mesh *mesh, const char *address)
     return target;
 }
 
-void target_free(struct peer_target *target)
+void dial_free(struct peer_target *target)
 {
     list_remove(&target->link);
     list_foreach(node, &target->mesh->links)
@@ -37,38 +37,38 @@ void target_free(struct peer_target *target)
 }
 
 /* Of two nodes the one with the lower uuid dials; the other waits a little. Nobody waits for a seed. */
-static uint64_t target_patience_us(const struct peer_target *target)
+static uint64_t dial_patience_us(const struct peer_target *target)
 {
     return !target->seed && uuid_compare(&target->mesh->hello.node, &target->uuid) > 0 ? MESH_DIAL_HIGHER_US : 0;
 }
 
-void target_retry(struct peer_target *target, bool was_up)
+void dial_retry(struct peer_target *target, bool was_up)
 {
     if (was_up)
         target->backoff_us = MESH_DIAL_FIRST_US;
-    target->next_dial_us = peer_clock_us() + target->backoff_us + (was_up ? target_patience_us(target) : 0);
+    target->next_dial_us = peer_clock_us() + target->backoff_us + (was_up ? dial_patience_us(target) : 0);
     if (!was_up)
         target->backoff_us = MIN(2 * target->backoff_us, (uint64_t)MESH_DIAL_LAST_US);
 }
 
-static void target_failed(struct peer_target *target, int code, const char *words)
+static void dial_failed(struct peer_target *target, int code, const char *words)
 {
     char remote[PEER_ADDRESS_SIZE];
     struct peer_mesh *mesh = target->mesh;
     memcpy(remote, target->address, sizeof(remote));
-    target_retry(target, false);
+    dial_retry(target, false);
     mesh_report(mesh, code, remote, words); /* may free the target */
 }
 
-static void target_connect(struct peer_target *target, const struct sockaddr *address, socklen_t size)
+static void dial_connect(struct peer_target *target, const struct sockaddr *address, socklen_t size)
 {
     struct error error;
     target->dialling = link_dialled(target->mesh, target, address, size, &error);
     if (!target->dialling)
-        target_failed(target, error.code, error.message);
+        dial_failed(target, error.code, error.message);
 }
 
-static void target_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *list)
+static void dial_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *list)
 {
     struct peer_target *target = container_of(request, struct peer_target, resolver);
     struct peer_mesh *mesh = target->mesh;
@@ -78,7 +78,7 @@ static void target_resolved(uv_getaddrinfo_t *request, int status, struct addrin
     } else if (status < 0) {
         char words[128];
         (void)snprintf(words, sizeof(words), "the name cannot be resolved: %s", uv_strerror(status));
-        target_failed(target, -ENXIO, words);
+        dial_failed(target, -ENXIO, words);
     } else {
         /* another of its addresses at each attempt */
         unsigned count = 0;
@@ -87,45 +87,45 @@ static void target_resolved(uv_getaddrinfo_t *request, int status, struct addrin
         struct addrinfo *one = list;
         for (unsigned skip = target->attempts++ % count; skip; skip--)
             one = one->ai_next;
-        target_connect(target, one->ai_addr, one->ai_addrlen);
+        dial_connect(target, one->ai_addr, one->ai_addrlen);
     }
     if (list)
         uv_freeaddrinfo(list);
     mesh_handle_closed(mesh);
 }
 
-static void target_dial(struct peer_target *target)
+static void dial_start(struct peer_target *target)
 {
     char host[PEER_ADDRESS_SIZE], service[8];
     uint16_t port;
     struct sockaddr_storage address;
     socklen_t size;
     if (peer_address_split(target->address, PEER_PORT, host, &port) < 0) {
-        target_failed(target, -EINVAL, "this is no address: write HOST or HOST:PORT");
+        dial_failed(target, -EINVAL, "this is no address: write HOST or HOST:PORT");
         return;
     }
     if (peer_address_numeric(host, port, &address, &size) == 0) {
-        target_connect(target, (struct sockaddr *)&address, size);
+        dial_connect(target, (struct sockaddr *)&address, size);
         return;
     }
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
     (void)snprintf(service, sizeof(service), "%u", port);
-    int result = uv_getaddrinfo(target->mesh->loop, &target->resolver, target_resolved, host, service, &hints);
+    int result = uv_getaddrinfo(target->mesh->loop, &target->resolver, dial_resolved, host, service, &hints);
     if (result < 0) {
-        target_failed(target, result, "the name cannot be looked up");
+        dial_failed(target, result, "the name cannot be looked up");
         return;
     }
     target->resolving = true;
     target->mesh->handles++;
 }
 
-void target_tick(struct peer_target *target, uint64_t now_us)
+void dial_tick(struct peer_target *target, uint64_t now_us)
 {
     struct peer_mesh *mesh = target->mesh;
     if (target->dialling || target->resolving)
         return;
     if (target->next_dial_us == 0)
-        target->next_dial_us = now_us + target_patience_us(target);
+        target->next_dial_us = now_us + dial_patience_us(target);
     if (now_us < target->next_dial_us)
         return;
     if (target->seed && uuid_equal(&target->uuid, &mesh->hello.node)) {
@@ -138,5 +138,5 @@ void target_tick(struct peer_target *target, uint64_t now_us)
         target->backoff_us = MESH_DIAL_FIRST_US;
         return;
     }
-    target_dial(target);
+    dial_start(target);
 }

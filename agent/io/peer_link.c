@@ -165,7 +165,7 @@ void link_fail(struct peer *peer, int code, const char *words)
     if (peer->target) {
         if (peer->target->dialling == peer)
             peer->target->dialling = NULL;
-        target_retry(peer->target, was_up);
+        dial_retry(peer->target, was_up);
         if (code == -ELOOP && peer->target->seed)
             peer->target->uuid = mesh->hello.node;
         if (known == peer->target)
@@ -173,7 +173,7 @@ void link_fail(struct peer *peer, int code, const char *words)
         peer->target = NULL;
     }
     if (known)
-        target_retry(known, was_up);
+        dial_retry(known, was_up);
     if (connected && peer->session && peer_session_queued(peer->session) > 0 && code != -ETIMEDOUT) {
         link_write(peer);
         (void)shutdown(peer->fd, SHUT_WR);

@@ -136,7 +136,7 @@ static void mesh_tick(uv_timer_t *timer)
     {
         struct peer_target *target = list_entry(node, struct peer_target, link);
         unsigned changes = mesh->target_changes;
-        target_tick(target, now_us);
+        dial_tick(target, now_us);
         if (mesh->closing || changes != mesh->target_changes)
             return; /* a callback changed the list: go on at the next tick */
     }
@@ -397,7 +397,7 @@ void peer_mesh_close(struct peer_mesh *mesh, void (*closed)(void *context), void
     mesh->closed = closed;
     mesh->closed_context = context;
     list_foreach_safe(node, after, &mesh->links) link_destroy(list_entry(node, struct peer, link));
-    list_foreach_safe(node, after, &mesh->targets) target_free(list_entry(node, struct peer_target, link));
+    list_foreach_safe(node, after, &mesh->targets) dial_free(list_entry(node, struct peer_target, link));
     mailbox_close(&mesh->mailbox, mesh_mailbox_closed);
     uv_close((uv_handle_t *)&mesh->timer, mesh_timer_closed);
     uv_close((uv_handle_t *)&mesh->flush, mesh_flush_closed);
@@ -424,7 +424,7 @@ void peer_mesh_set_hello(struct peer_mesh *mesh, const struct peer_hello *hello)
 
 /* ---- the sets ---- */
 
-static struct peer_target *target_match(struct peer_mesh *mesh, bool seed, const struct uuid *uuid, const char *address)
+static struct peer_target *dial_match(struct peer_mesh *mesh, bool seed, const struct uuid *uuid, const char *address)
 {
     list_foreach(node, &mesh->targets)
     {
@@ -444,7 +444,7 @@ static void targets_sweep(struct peer_mesh *mesh, bool seed, struct list *added)
         if (target->seed != seed)
             continue;
         if (!target->listed)
-            target_free(target);
+            dial_free(target);
         else
             target->listed = false;
     }
@@ -456,7 +456,7 @@ static void targets_sweep(struct peer_mesh *mesh, bool seed, struct list *added)
 
 static int targets_undo(struct peer_mesh *mesh, struct list *added)
 {
-    list_foreach_safe(node, after, added) target_free(list_entry(node, struct peer_target, link));
+    list_foreach_safe(node, after, added) dial_free(list_entry(node, struct peer_target, link));
     list_foreach(node, &mesh->targets) list_entry(node, struct peer_target, link)->listed = false;
     return -ENOMEM;
 }
@@ -466,9 +466,9 @@ int peer_mesh_set_peers(struct peer_mesh *mesh, const struct peer_node *nodes, s
     struct list added;
     list_init(&added);
     for (size_t i = 0; i < count; i++) { /* allocate before anything changes */
-        if (uuid_equal(&nodes[i].uuid, &mesh->hello.node) || target_match(mesh, false, &nodes[i].uuid, NULL))
+        if (uuid_equal(&nodes[i].uuid, &mesh->hello.node) || dial_match(mesh, false, &nodes[i].uuid, NULL))
             continue;
-        struct peer_target *target = target_new(mesh, nodes[i].address);
+        struct peer_target *target = dial_new(mesh, nodes[i].address);
         if (!target)
             return targets_undo(mesh, &added);
         target->uuid = nodes[i].uuid;
@@ -476,7 +476,7 @@ int peer_mesh_set_peers(struct peer_mesh *mesh, const struct peer_node *nodes, s
         list_append(&added, &target->link);
     }
     for (size_t i = 0; i < count; i++) {
-        struct peer_target *target = target_match(mesh, false, &nodes[i].uuid, NULL);
+        struct peer_target *target = dial_match(mesh, false, &nodes[i].uuid, NULL);
         if (!target)
             continue;
         target->listed = true;
@@ -498,12 +498,12 @@ int peer_mesh_set_seeds(struct peer_mesh *mesh, const char *const *addresses, si
     list_init(&added);
     ASSERT(mesh->channel == PEER_CHANNEL_CONTROL);
     for (size_t i = 0; i < count; i++) {
-        struct peer_target *target = target_match(mesh, true, NULL, addresses[i]);
+        struct peer_target *target = dial_match(mesh, true, NULL, addresses[i]);
         if (target) {
             target->listed = true;
             continue;
         }
-        target = target_new(mesh, addresses[i]);
+        target = dial_new(mesh, addresses[i]);
         if (!target)
             return targets_undo(mesh, &added);
         target->seed = true;

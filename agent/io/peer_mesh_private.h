@@ -120,10 +120,10 @@ void link_fail(struct peer *peer, int code, const char *words);
 void link_destroy(struct peer *peer); /* at the mesh's end: no callback */
 
 /* peer_dial.c */
-struct peer_target *target_new(struct peer_mesh *mesh, const char *address);
-void target_free(struct peer_target *target);
-void target_tick(struct peer_target *target, uint64_t now_us);
+struct peer_target *dial_new(struct peer_mesh *mesh, const char *address);
+void dial_free(struct peer_target *target);
+void dial_tick(struct peer_target *target, uint64_t now_us);
 /* A dial of it failed or its link is gone. */
-void target_retry(struct peer_target *target, bool was_up);
+void dial_retry(struct peer_target *target, bool was_up);
 
 #endif

@@ -202,6 +202,11 @@ static void unit_fail(struct engine_unit *unit, const char *what, const struct e
     unit->retry_ms = unit_now_ms() + UNIT_RETRY_MS;
 }
 
+static void data_closed(void *context)
+{
+    (void)context;
+}
+
 static void unit_made(uv_work_t *work, int status)
 {
     struct engine_unit *unit = container_of(work, struct engine_unit, work);
@@ -219,7 +224,8 @@ static void unit_made(uv_work_t *work, int status)
         return;
     }
     const struct director_plugin *plugin = unit_plugin(unit, &error);
-    int result = plugin ? plugin_open(plugin, &engine->loop, unit->data_path, NULL, NULL, &data, &error) : -ENOENT;
+    const struct director_option data_options[] = {{"block", unit->config.volume.block_bytes == 512 ? "512" : "4096"}, {0}};
+    int result = plugin ? plugin_open(plugin, &engine->loop, unit->data_path, NULL, data_options, &data, &error) : -ENOENT;
     if (result < 0) {
         unit_fail(unit, "its replica here cannot be opened", &error);
         return;
@@ -238,7 +244,7 @@ static void unit_made(uv_work_t *work, int status)
     };
     result = mirror_device_open(&engine->loop, &options, &unit->device, &error);
     if (result < 0) {
-        block_device_close(data, NULL, NULL);
+        block_device_close(data, data_closed, unit);
         unit_fail(unit, "its replica here cannot be opened", &error);
         return;
     }

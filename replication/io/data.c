@@ -9,7 +9,7 @@ static int class_of(size_t size)
     return class;
 }
 
-struct data *data_new(struct data_pool *pool, size_t size)
+struct data *data_new(struct mirror_pool *pool, size_t size)
 {
     int class = class_of(size);
     if (class >= (int)DATA_CLASSES)
@@ -36,7 +36,7 @@ struct data *data_new(struct data_pool *pool, size_t size)
     return data;
 }
 
-struct data *data_wrap(struct data_pool *pool, const struct iovec *iov, unsigned iov_count,
+struct data *data_wrap(struct mirror_pool *pool, const struct iovec *iov, unsigned iov_count,
                        void (*released)(void *context), void *context)
 {
     struct data *data = pool->bare;
@@ -85,7 +85,7 @@ bool data_detach(struct data *data)
 
 void data_unref(struct data *data)
 {
-    struct data_pool *pool = data->pool;
+    struct mirror_pool *pool = data->pool;
     ASSERT(data->refs > 0);
     if (--data->refs > 0)
         return;
@@ -205,7 +205,7 @@ void data_fill(struct data *to, const uint8_t *from, size_t bytes)
     memcpy(to->iov[0].iov_base, from, bytes);
 }
 
-void data_pool_done(struct data_pool *pool)
+void mirror_pool_done(struct mirror_pool *pool)
 {
     ASSERT(pool->outstanding == 0);
     for (unsigned class = 0; class < DATA_CLASSES; class++)

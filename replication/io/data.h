@@ -11,7 +11,7 @@
 
 struct data;
 
-struct data_pool {
+struct mirror_pool {
     struct data *free[DATA_CLASSES];
     struct data *bare; /* without memory, for requests */
     size_t cached_bytes;
@@ -19,7 +19,7 @@ struct data_pool {
 };
 
 struct data {
-    struct data_pool *pool;
+    struct mirror_pool *pool;
     struct data *next;
     int refs;
     int class; /* -1: bare */
@@ -33,9 +33,9 @@ struct data {
 };
 
 /* A buffer with one reference; NULL: no memory. size at most 4 KiB << (DATA_CLASSES - 1). */
-struct data *data_new(struct data_pool *pool, size_t size);
+struct data *data_new(struct mirror_pool *pool, size_t size);
 /* Refer to memory of someone else, who is told by released when the last reference goes. */
-struct data *data_wrap(struct data_pool *pool, const struct iovec *iov, unsigned iov_count,
+struct data *data_wrap(struct mirror_pool *pool, const struct iovec *iov, unsigned iov_count,
                        void (*released)(void *context), void *context);
 /* Copy a wrapped request's bytes, so that its memory is not needed any more. false: no memory. released is not called. */
 bool data_detach(struct data *data);
@@ -53,6 +53,6 @@ bool data_equal(const struct data *a, size_t a_offset, const struct data *b, siz
                 size_t *ret_differs);
 void data_fill(struct data *to, const uint8_t *from, size_t bytes);
 /* Free what is cached; nothing is outstanding. */
-void data_pool_done(struct data_pool *pool);
+void mirror_pool_done(struct mirror_pool *pool);
 
 #endif

@@ -70,7 +70,7 @@ struct mirror_device {
     struct replica *replica;
     struct metadata_file metadata;
     struct mirror_effects effects;
-    struct data_pool pool;
+    struct mirror_pool pool;
     struct mirror_config config;
     bool running, closing, closed_data;
     struct loop_frame *frames, **frames_end, *frames_free;
@@ -623,7 +623,7 @@ static void device_free(struct mirror_device *d)
     mirror_free(d->mirror);
     replica_free(d->replica);
     mirror_effects_done(&d->effects);
-    data_pool_done(&d->pool);
+    mirror_pool_done(&d->pool);
     free(d->zeroes);
     free(d);
 }

@@ -19,7 +19,7 @@
 #define TARGET_LU_BUCKETS      256u
 #define TARGET_REQUEST_BUCKETS 256u
 #define TARGET_FOREIGN_MAX     8192u
-#define TARGET_LOST_MS         2000u /* how long an owner of the past may still answer */
+#define TARGET_LOST_MS         100u /* how long an owner of the past may still answer */
 
 struct target_lu {
     struct list link; /* in target->lus[] */
