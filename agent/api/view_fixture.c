@@ -77,6 +77,7 @@ static void apply(struct view_fixture *fixture, Director__Command *command)
     } while (0)
 #define MEMBER_cluster_init   director__cluster_init__descriptor
 #define MEMBER_node_add       director__node_add__descriptor
+#define MEMBER_node_voter     director__node_voter__descriptor
 #define MEMBER_store_put      director__store_put__descriptor
 #define MEMBER_volume_create  director__volume_create__descriptor
 #define MEMBER_volume_isr     director__volume_isr__descriptor
@@ -111,17 +112,18 @@ void view_fixture_init(struct view_fixture *fixture, bool with_volumes)
         info.uuid = (ProtobufCBinaryData){16, uuid};
         info.name = name;
         info.address = address;
-        info.voter = true;
         info.software = (char *)"0.1.0";
         APPLY(NODE_ADD, node_add, .node = &info);
+        APPLY(NODE_VOTER, node_voter, .nodeid = i, .voter = true);
         APPLY(STORE_PUT, store_put, .nodeid = i, .name = (char *)"default", .plugin = (char *)"file",
               .path = (char *)"/var/lib/director/store", .capacity = 100ull << 30);
     }
     if (!with_volumes)
         return;
-    add_volume(fixture, "db", 10ull << 30, 1, 2, 1);
+    /* In this order the tree's placement gives mail to node2 and db to node1. */
     add_volume(fixture, "mail", 4ull << 30, 2, 3, 2);
-    APPLY(VOLUME_ISR, volume_isr, .volume = 2, .expect_epoch = 1, .expect_version = 1, .isr = 1, .reason = (char *)"test");
+    add_volume(fixture, "db", 10ull << 30, 1, 2, 1);
+    APPLY(VOLUME_ISR, volume_isr, .volume = VIEW_FIXTURE_MAIL, .expect_epoch = 1, .expect_version = 1, .isr = 1, .reason = (char *)"test");
     APPLY(TARGET_CREATE, target_create, .iqn = (char *)"iqn.2026-01.org.director:c1:db");
     APPLY(LUN_ADD, lun_add, .iqn = (char *)"iqn.2026-01.org.director:c1:db", .lun = 0, .volume = (char *)"db");
 }
@@ -143,7 +145,9 @@ static Director__Result *refused(int code, const char *message)
 Director__Result *view_fixture_call(struct view_fixture *fixture, const Director__Call *call,
                                     void (*on_applied)(const Director__Command *command, void *context), void *context)
 {
-    static const struct api_entropy entropy = {.uuid = {[6] = 0x40, [8] = 0x80, [15] = 9}, .incarnations = {1, 2, 3, 4}};
+    uint64_t turn = api_view_is_read(call) ? 0 : ++fixture->changes; /* other identities for each change, but the same in each run */
+    struct api_entropy entropy = {.uuid = {0xe0, [6] = 0x40, [8] = 0x80, [14] = (uint8_t)(turn >> 8), [15] = (uint8_t)turn},
+                                  .incarnations = {turn << 8 | 1, turn << 8 | 2, turn << 8 | 3, turn << 8 | 4}};
     struct api_plan plan;
     struct error error = {0};
     if (api_view_is_read(call))

@@ -6,10 +6,14 @@
 #include "agent/api/view.h"
 #include "agent/core/tree.h"
 
+#define VIEW_FIXTURE_MAIL 1u /* ids of the volumes */
+#define VIEW_FIXTURE_DB   2u
+
 struct view_fixture {
     struct tree *tree;
     struct api_live live;
     struct api_view view;
+    uint64_t changes; /* calls that were changes so far */
     bool quorate;
     bool offline[8]; /* by nodeid */
     bool resync;     /* of mail's replica on node3 */

@@ -102,7 +102,7 @@ static void move_names_the_epoch_it_replaces_and_keeps_the_isr(void **state)
     call.n_properties = 1;
     assert_int_equal(api_view_plan(&fixture.view, &call, &entropy, &plan, &error), 0);
     assert_int_equal(plan.command_count, 1);
-    assert_int_equal(plan.commands[0]->volume_promote->volume, 1);
+    assert_int_equal(plan.commands[0]->volume_promote->volume, VIEW_FIXTURE_DB);
     assert_int_equal(plan.commands[0]->volume_promote->expect_epoch, 1);
     assert_int_equal(plan.commands[0]->volume_promote->owner, 2);
     assert_int_equal(plan.commands[0]->volume_promote->isr, 3);
@@ -197,7 +197,7 @@ static void events_name_the_object_that_changed(void **state)
     char path[512];
     Director__Command command = DIRECTOR__COMMAND__INIT;
     Director__VolumeIsr isr = DIRECTOR__VOLUME_ISR__INIT;
-    isr.volume = 2;
+    isr.volume = VIEW_FIXTURE_MAIL;
     isr.reason = (char *)"node3 caught up";
     command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_ISR;
     command.volume_isr = &isr;
