@@ -10,7 +10,7 @@
  * How the agent uses it, for a Call from api/server.h (after its read barrier):
  *     if (api_view_is_read(call)) { r = api_view_answer(&view, call); api_call_reply(c, r); api_result_free(r); }
  *     else { api_view_plan(&view, call, &entropy, &plan, &error); submit plan.commands one after another, each after the
- *            one before was applied; stop at the first error and answer with it; then
+ *            one before was applied; stop at the first error and answer with api_plan_failed(); then
  *            r = api_view_done(&view, &plan) on the tree as it is then. }
  * and after each command that was applied: api_view_event(), then api_server_publish(). */
 #ifndef DIRECTOR_AGENT_API_VIEW_H
@@ -96,6 +96,9 @@ MUST_CHECK int api_view_plan(const struct api_view *view, const Director__Call *
                              struct api_plan *ret_plan, struct error *error);
 /* The answer to a plan whose commands were all applied, made of the tree as it is now. */
 Director__Result *api_view_done(const struct api_view *view, const struct api_plan *plan);
+/* The words for a plan of which the first `done` commands were applied and the next failed because of `why`: what was done
+ * (it stays done), then why. With done 0 that is `why` itself, else text, which has size bytes; cut when it does not fit. */
+const char *api_plan_failed(const struct api_plan *plan, unsigned done, const char *why, size_t size, char *text);
 void api_plan_done(struct api_plan *plan);
 
 /* What a watcher is told of a command that was applied (view->tree is the tree after it): the object's path in path, and

@@ -155,13 +155,19 @@ Director__Result *view_fixture_call(struct view_fixture *fixture, const Director
     int code = api_view_plan(&fixture->view, call, &entropy, &plan, &error);
     if (code < 0)
         return refused(code, error.message);
-    for (unsigned i = 0; i < plan.command_count && code == 0; i++) {
-        plan.commands[i]->time_ms = 1790000000000;
-        code = tree_apply(fixture->tree, plan.commands[i], NULL, &error);
-        if (code == 0 && on_applied)
-            on_applied(plan.commands[i], context);
+    char words[512];
+    unsigned done = 0;
+    while (done < plan.command_count && code == 0) {
+        plan.commands[done]->time_ms = 1790000000000;
+        code = tree_apply(fixture->tree, plan.commands[done], NULL, &error);
+        if (code < 0)
+            break;
+        if (on_applied)
+            on_applied(plan.commands[done], context);
+        done++;
     }
-    Director__Result *result = code < 0 ? refused(code, error.message) : api_view_done(&fixture->view, &plan);
+    Director__Result *result = code < 0 ? refused(code, api_plan_failed(&plan, done, error.message, sizeof(words), words))
+                                        : api_view_done(&fixture->view, &plan);
     api_plan_done(&plan);
     return result;
 }

@@ -277,7 +277,7 @@ static int create_store(struct planning *planning)
     return 0;
 }
 
-/* RFC 7143 §4.2.7: iqn.yyyy-mm.reversed-domain[:text]; lower case, digits, dash, dot, colon. */
+/* RFC 7143 §4.2.7: iqn.yyyy-mm.reversed-domain[:text]; the characters that the tree takes too. */
 static int check_iqn(const char *iqn, struct error *error)
 {
     const char *date = iqn + 4;
@@ -286,11 +286,11 @@ static int check_iqn(const char *iqn, struct error *error)
         good = i == 4 ? date[i] == '-' : isdigit((unsigned char)date[i]);
     good = good && date[7] == '.' && isalnum((unsigned char)date[8]);
     for (const char *p = iqn; *p && good; p++)
-        good = islower((unsigned char)*p) || isdigit((unsigned char)*p) || strchr("-._:", *p);
+        good = islower((unsigned char)*p) || isdigit((unsigned char)*p) || strchr("-.:", *p);
     if (good)
         return 0;
     return error_set(error, -EINVAL,
-                     "\"%.60s\" is no iSCSI name: iqn.YEAR-MONTH.DOMAIN:TEXT in lower case, for example "
+                     "\"%.60s\" is no iSCSI name: write iqn.YEAR-MONTH.DOMAIN:TEXT in a-z 0-9 . - :, for example "
                      "iqn.2026-01.org.example:disk1", iqn);
 }
 
@@ -527,6 +527,8 @@ static int delete_node(struct planning *planning)
                          text_get(&names));
     else if (tree_node_count(planning->view->tree) == 1)
         code = error_set(planning->error, -EBUSY, "node %s is the last of the cluster", node->name);
+    else if (node->voter) /* the tree would refuse it, and there is no verb that takes a vote */
+        code = error_set(planning->error, -ENOTSUP, "node %s votes, and this version cannot remove a node that does", node->name);
     text_done(&names);
     if (code < 0)
         return code;
@@ -603,9 +605,13 @@ static int plan_export(struct planning *planning)
     const char *asked = argument(planning, "target");
     char iqn[TREE_IQN_SIZE];
     uint32_t there;
+    uint64_t lowest = 0, number = 0;
     const struct tree_target *target = tree_volume_export(view->tree, volume->id, &there);
     (void)snprintf(planning->plan->path, sizeof(planning->plan->path), "%s", planning->place.path);
-    if (target && (!asked || strcmp(asked, target->iqn) == 0)) {
+    int code = target ? argument_number(planning, "lun", 0, TREE_LUNS_MAX - 1, there, &number) : 0;
+    if (code < 0)
+        return code;
+    if (target && number == there && (!asked || strcmp(asked, target->iqn) == 0)) {
         (void)snprintf(planning->plan->message, sizeof(planning->plan->message), "volume %s is exported already as %.150s lun %u",
                        volume->name, target->iqn, there);
         return 0;
@@ -614,7 +620,7 @@ static int plan_export(struct planning *planning)
         return error_set(planning->error, -EBUSY, "volume %s is exported already as %.120s lun %u; first: director /volumes/%s unexport",
                          volume->name, target->iqn, there, volume->name);
     if (asked) {
-        int code = check_iqn(asked, planning->error);
+        code = check_iqn(asked, planning->error);
         if (code < 0)
             return code;
         (void)snprintf(iqn, sizeof(iqn), "%s", asked);
@@ -622,10 +628,9 @@ static int plan_export(struct planning *planning)
         return error_set(planning->error, -ENAMETOOLONG, "the default target name would be too long; give target=iqn....");
     }
     target = tree_target_by_iqn(view->tree, iqn);
-    uint64_t lowest = 0, number;
     while (lun_find(target, (uint32_t)lowest))
         lowest++;
-    int code = argument_number(planning, "lun", 0, TREE_LUNS_MAX - 1, lowest, &number);
+    code = argument_number(planning, "lun", 0, TREE_LUNS_MAX - 1, lowest, &number);
     if (code < 0)
         return code;
     if (number >= TREE_LUNS_MAX)

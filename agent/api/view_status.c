@@ -109,12 +109,12 @@ static void status_volumes(const struct api_view *view, Director__Result *result
     }
 }
 
-/* Names of the voters that are offline, to say which to start when quorum is lost. */
-static void offline_voters(const struct api_view *view, struct text *names)
+/* Names of the nodes (or voters only) that are offline, to say which to start. */
+static void offline_nodes(const struct api_view *view, bool voters_only, struct text *names)
 {
     for (size_t i = 0; i < tree_node_count(view->tree); i++) {
         const struct tree_node *node = tree_node_at(view->tree, i);
-        if (node->voter && view_node_offline(view, node->nodeid))
+        if ((node->voter || !voters_only) && view_node_offline(view, node->nodeid))
             text_addf(names, "%s%s", names->used ? ", " : "", node->name);
     }
 }
@@ -127,7 +127,7 @@ static void next_steps(const struct api_view *view, Director__Result *result)
         unsigned voters = 0;
         for (size_t i = 0; i < tree_node_count(view->tree); i++)
             voters += tree_node_at(view->tree, i)->voter;
-        offline_voters(view, &names);
+        offline_nodes(view, true, &names);
         view_result_line(result, "next: bring back a majority, %u of the %u voting nodes; this one does not see %s", voters / 2 + 1,
                          voters, names.used ? text_get(&names) : "the others");
         text_done(&names);
@@ -140,6 +140,12 @@ static void next_steps(const struct api_view *view, Director__Result *result)
         else
             view_result_line(result, "next: make a volume: director /volumes create vol1 size=10G replicas=%u",
                              tree_node_count(view->tree) > 1 ? 2 : 1);
+        return;
+    }
+    offline_nodes(view, false, &names);
+    if (names.used) {
+        view_result_line(result, "next: bring back %s", text_get(&names));
+        text_done(&names);
         return;
     }
     for (size_t i = 0; i < MIN(tree_volume_count(view->tree), (size_t)HEALTHY_SHOWN_MAX) && !lonely; i++) {
@@ -202,7 +208,7 @@ static void status_volume(const struct api_view *view, const struct view_place *
     const struct tree_target *target = tree_volume_export(view->tree, volume->id, &lun);
     if (target)
         view_result_line(result, "exported as %s lun %u, %u sessions", target->iqn, lun, view_session_count(view, target->iqn));
-    else
+    else if (judgement.health != VIEW_SUSPENDED)
         view_result_line(result, "next: let initiators reach it: director /volumes/%s export", volume->name);
 }
 

@@ -112,6 +112,50 @@ static void move_names_the_epoch_it_replaces_and_keeps_the_isr(void **state)
     assert_string_equal(error.message, "node node2 is offline");
 }
 
+/* Somebody deletes the volume between the two commands of its export. */
+static void delete_mail(const Director__Command *command, void *context)
+{
+    Director__Command delete = DIRECTOR__COMMAND__INIT;
+    Director__VolumeDelete body = DIRECTOR__VOLUME_DELETE__INIT;
+    struct error error = {0};
+    (void)context;
+    assert_int_equal(command->body_case, DIRECTOR__COMMAND__BODY_TARGET_CREATE);
+    body.name = (char *)"mail";
+    delete.body_case = DIRECTOR__COMMAND__BODY_VOLUME_DELETE;
+    delete.volume_delete = &body;
+    assert_int_equal(tree_apply(fixture.tree, &delete, NULL, &error), 0);
+}
+
+static void a_plan_that_fails_midway_says_what_was_done(void **state)
+{
+    (void)state;
+    static const char begin[] = "1 of 2 steps is done (target iqn.2026-01.org.director:c1:mail was made), the next failed: ";
+    Director__Call call = call_of(DIRECTOR__VERB__ACTION, "/volumes/mail", "export");
+    Director__Result *result = view_fixture_call(&fixture, &call, delete_mail, NULL);
+    assert_int_equal(result->code, -ENOENT);
+    assert_int_equal(strncmp(result->message, begin, sizeof(begin) - 1), 0);
+    assert_non_null(strstr(result->message + sizeof(begin) - 1, "there is no volume 'mail'"));
+    assert_non_null(tree_target_by_iqn(fixture.tree, "iqn.2026-01.org.director:c1:mail"));
+    api_result_free(result);
+}
+
+static void words_of_a_half_done_plan_keep_the_reason(void **state)
+{
+    (void)state;
+    Director__Call call = call_of(DIRECTOR__VERB__ACTION, "/volumes/db", "unexport");
+    struct api_plan plan;
+    struct error error = {0};
+    char text[512], brief[16];
+    assert_int_equal(api_view_plan(&fixture.view, &call, &entropy, &plan, &error), 0);
+    const char *why = "no majority of the nodes confirmed the change in time";
+    assert_ptr_equal(api_plan_failed(&plan, 0, why, sizeof(text), text), why);
+    assert_string_equal(api_plan_failed(&plan, 1, why, sizeof(text), text),
+                        "1 of 2 steps is done (lun 0 of target iqn.2026-01.org.director:c1:db was deleted), the next failed: "
+                        "no majority of the nodes confirmed the change in time");
+    assert_string_equal(api_plan_failed(&plan, 1, why, sizeof(brief), brief), "1 of 2 steps is");
+    api_plan_done(&plan);
+}
+
 static void a_refused_plan_leaves_nothing_behind(void **state)
 {
     (void)state;
@@ -231,6 +275,8 @@ int main(void)
         TEST(create_becomes_one_command_with_the_randomness_given),
         TEST(export_makes_target_and_lun_and_unexport_removes_both),
         TEST(move_names_the_epoch_it_replaces_and_keeps_the_isr),
+        TEST(a_plan_that_fails_midway_says_what_was_done),
+        TEST(words_of_a_half_done_plan_keep_the_reason),
         TEST(a_refused_plan_leaves_nothing_behind),
         TEST(paths_are_found_in_any_spelling),
         TEST(without_live_figures_nothing_is_made_up),

@@ -1,6 +1,8 @@
 /* Volumes: placement, and the configuration that replication obeys: epoch, owner, ISR. Invariants I1, I4, I8, I10, I11. */
 #include "agent/core/tree_internal.h"
 
+#include "director/base/size.h"
+
 int tree_check_size(const char *name, uint64_t size, uint32_t block, struct error *error)
 {
     if (block != 512 && block != 4096)
@@ -67,13 +69,13 @@ static void candidates_find(const struct tree *tree, const Director__VolumeCreat
 static int no_space(struct tree_change *change, const struct candidates *found)
 {
     const Director__VolumeCreate *create = change->command->volume_create;
-    char list[128] = "";
+    char list[128] = "", needed[SIZE_TEXT_SIZE], there[SIZE_TEXT_SIZE];
     for (size_t i = 0, used = 0; i < found->count && used < sizeof(list) - 1; i++)
-        used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%.20s/%.20s has %" PRIu64 " MiB", i ? ", " : "",
+        used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%.20s/%.20s has %s", i ? ", " : "",
                                  tree_node_label(change->tree, found->stores[i]->nodeid), found->stores[i]->name,
-                                 room(found->stores[i]) >> 20);
-    return error_set(change->error, -ENOSPC, "volume '%.40s' needs %" PRIu64 " MiB free on %u nodes: %s", create->name,
-                     create->size >> 20, create->replicas, list);
+                                 size_format_exact(room(found->stores[i]) >> 20 << 20, there));
+    return error_set(change->error, -ENOSPC, "volume '%.40s' needs %s free on %u %s: %s", create->name,
+                     size_format_exact(create->size, needed), create->replicas, create->replicas == 1 ? "node" : "nodes", list);
 }
 
 static int place(struct tree_change *change, struct tree_volume *volume)

@@ -78,6 +78,9 @@ static void call_free(struct pending_call *pending)
 
 static void call_fail(struct pending_call *pending, int code, const char *words)
 {
+    char partial[512];
+    if (pending->planned)
+        words = api_plan_failed(&pending->plan, pending->next, words, sizeof(partial), partial);
     api_call_fail(pending->call, code, "%s", words);
     call_free(pending);
 }

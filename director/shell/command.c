@@ -213,8 +213,8 @@ static int get_some(struct shell *shell, const struct order *order, const struct
         struct text names = {0};
         for (size_t k = 0; k < director_object_property_count(object); k++)
             text_addf(&names, "%s%s", k ? ", " : "", director_property_name(director_object_property(object, k)));
-        int code = shell_error(shell, EXIT_REFUSED, "%s has no property \"%s\"; it has: %s", order->path, order->names[i],
-                               names.used ? text_get(&names) : "none");
+        int code = shell_error(shell, EXIT_REFUSED, "%s has no property \"%s\"; it has%s%s", order->path, order->names[i],
+                               names.used ? ": " : " none", names.used ? text_get(&names) : "");
         text_done(&names);
         return code;
     }

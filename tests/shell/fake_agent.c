@@ -24,13 +24,14 @@ static void applied(const Director__Command *command, void *context)
     api_result_free(event);
 }
 
-/* Signals change the made-up world: USR1 takes node2 and node3 away, USR2 the quorum as well. */
+/* Signals change the made-up world: USR1 takes node2 away, USR2 node3 too and so the quorum. */
 static struct fake_agent agent;
 
 static void world(uv_signal_t *handle, int number)
 {
     (void)handle;
-    agent.fixture.offline[2] = agent.fixture.offline[3] = true;
+    agent.fixture.offline[2] = true;
+    agent.fixture.offline[3] = number == SIGUSR2;
     agent.fixture.quorate = number == SIGUSR1;
 }
 
