@@ -152,6 +152,10 @@ void iscsi_environment_init(struct iscsi_environment *environment, struct target
 /* No connection and no task may be left. */
 void iscsi_environment_done(struct iscsi_environment *environment);
 
+/* Buffers may have come back: commands that wait for memory go on as far as it reaches. Called by the end of every command
+ * of a connection; the shell calls it once a turn, since commands of other nodes give memory back too. */
+void iscsi_memory_available(struct iscsi_environment *environment);
+
 /* changed, local and peer are set by the caller before. */
 void iscsi_connection_init(struct iscsi_connection *connection, struct iscsi_environment *environment, uint64_t now_ms);
 /* End the session and forget what is queued. Tasks in the block layer go on without it. */

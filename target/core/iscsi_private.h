@@ -40,7 +40,5 @@ bool iscsi_task_emit(struct iscsi_task *task, struct iscsi_slot *slot);
 void iscsi_task_free(struct iscsi_task *task);
 struct iscsi_task *iscsi_task_find(struct iscsi_connection *connection, uint32_t itt);
 void iscsi_tasks_forget(struct iscsi_connection *connection);
-/* Commands that wait for memory may go on. */
-void iscsi_memory_available(struct iscsi_environment *environment);
 
 #endif

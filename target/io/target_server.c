@@ -40,7 +40,10 @@ static void flush_all(struct target_server *server)
 
 static void turn_ended(uv_check_t *check)
 {
-    flush_all(check->data);
+    struct target_server *server = check->data;
+    if (!list_empty(&server->environment.waiting))
+        iscsi_memory_available(&server->environment);
+    flush_all(server);
 }
 
 static void nothing(uv_idle_t *idle)
