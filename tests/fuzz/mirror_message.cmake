@@ -1,0 +1,1 @@
+director_fuzz(NAME mirror_message SOURCES mirror_message_fuzz.c LIBS director_replication_core)

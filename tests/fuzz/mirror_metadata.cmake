@@ -1,0 +1,1 @@
+director_fuzz(NAME mirror_metadata SOURCES mirror_metadata_fuzz.c LIBS director_replication_core)
