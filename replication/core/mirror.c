@@ -555,17 +555,21 @@ static void on_request(struct mirror *m, struct mirror_request *request)
     list_append(&m->waiting, &request->link);
 }
 
+/* One number for all that STATE is about; cheap, for it is looked at after every event. */
+static uint64_t state_mark(const struct mirror *m)
+{
+    uint64_t mark = (uint64_t)m->state << 60 | (uint64_t)m->config.isr << 56;
+    for (unsigned k = 0; k < m->config.replica_count; k++)
+        mark |= (uint64_t)m->members[k].state << (4 * k);
+    return mark ^ m->config.epoch << 24;
+}
+
 static void tell_state(struct mirror *m)
 {
-    struct mirror_status status, *told = &m->told;
-    mirror_get_status(m, m->now, &status);
-    bool same = status.state == told->state && status.suspended == told->suspended && status.needed == told->needed &&
-                status.isr == told->isr && status.epoch == told->epoch;
-    for (unsigned k = 0; k < MIRROR_REPLICAS_MAX; k++)
-        same = same && status.members[k].state == told->members[k].state;
-    if (same)
+    uint64_t mark = state_mark(m);
+    if (mark == m->told_mark)
         return;
-    *told = status;
+    m->told_mark = mark;
     mirror_effects_add(m->out, MIRROR_EFFECT_STATE);
 }
 

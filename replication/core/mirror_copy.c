@@ -156,6 +156,8 @@ static void resync_begin(struct mirror *m, unsigned k)
 static unsigned copies_of(const struct mirror *m, enum op_kind kind, unsigned target)
 {
     unsigned count = 0;
+    if (!m->background)
+        return 0;
     list_foreach(node, &m->active) {
         const struct mirror_op *op = list_entry(node, struct mirror_op, link);
         count += op->kind == kind && (kind == OP_RECONCILE || op->target == target);

@@ -16,7 +16,7 @@
 #define TICK_US      50000u
 #define TELL_US      100000u  /* how often an idle owner tells which writes are complete */
 #define KEEP_US      2000000u /* how often resync progress is written down */
-#define BLOBS_MAX    32u
+#define BLOBS_MAX    64u
 #define RETRY_US     10000u   /* for a buffer or a source that was not there */
 
 enum op_kind { OP_READ, OP_WRITE, OP_COMPARE, OP_RECONCILE, OP_RESYNC };
@@ -114,7 +114,7 @@ struct mirror {
     uint64_t tell_us;
     uint64_t reconcile_retry_us;
     uint64_t reconciled_regions, resynced_bytes;
-    struct mirror_status told; /* for STATE */
+    uint64_t told_mark; /* for STATE */
     uint64_t now;
     struct mirror_effects *out;
 };
