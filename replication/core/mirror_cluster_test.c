@@ -1134,7 +1134,7 @@ static bool run_seed(uint64_t seed)
     return good;
 }
 
-static uint64_t first_seed = 1, seed_count = 2000;
+static uint64_t first_seed = 1, seed_count = 3000;
 static double limit_s = 20;
 
 static double seconds(void)

@@ -293,6 +293,10 @@ void op_check(struct mirror *m, struct mirror_op *op)
             for (unsigned k = 0; k < m->config.replica_count; k++)
                 if (in_isr(m, k))
                     m->members[k].bad = false;
+                else if (op->targets >> k & 1) /* a syncing member may have it, the source not: copy again */
+                    for (uint32_t r = mirror_region(m, op->io_offset);
+                         r <= mirror_region(m, op->io_offset + op->io_length - 1); r++)
+                        bitmap_set(&m->members[k].todo, r);
             op_finish(m, op, -EIO);
         }
         return;

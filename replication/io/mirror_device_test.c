@@ -245,7 +245,7 @@ static void closing_answers_what_is_held(void **state)
 
 static void slices_and_comparisons_cross_pieces(void **state)
 {
-    struct data_pool pool = {0};
+    struct mirror_pool pool = {0};
     uint8_t bytes[100], copy[100];
     size_t differs = 0;
     (void)state;
@@ -266,7 +266,7 @@ static void slices_and_comparisons_cross_pieces(void **state)
     assert_memory_equal(a->iov[0].iov_base, copy, 100);
     data_unref(a);
     data_unref(b);
-    data_pool_done(&pool);
+    mirror_pool_done(&pool);
 }
 
 int main(void)
