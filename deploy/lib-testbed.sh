@@ -123,6 +123,12 @@ wire_make() {
     fi
 }
 
+# wire_remove NODE: the kernel takes a namespace apart in its own time; the cable is pulled at once.
+wire_remove() {
+    ip -n "$(netns_of switch)" link del "$1" 2>/dev/null || true
+    netns_remove "$(netns_of "$1")"
+}
+
 netns_remove() { ! ip netns pids "$1" >/dev/null 2>&1 || ip netns del "$1"; }
 
 # --- nodes ----------------------------------------------------------------------------------------------------------
@@ -139,7 +145,7 @@ node_is_on() { node_init_pid "$1" >/dev/null; }
 # node_power_on NODE: wire and process 1. Nothing of /run survives a power cut, so its run directory starts empty.
 node_power_on() {
     local node=$1 d=$DIR/nodes/$1
-    netns_remove "$(netns_of "$node")"
+    wire_remove "$node"
     rm -rf "$d/run" "$d/init"
     mkdir -p "$d/run"
     wire_make "$node"
@@ -155,7 +161,7 @@ node_power_off() {
     local node=$1 init
     ip -n "$(netns_of switch)" link set "$node" down 2>/dev/null || true
     if init=$(node_init_pid "$node"); then pids_kill "$init"; fi
-    netns_remove "$(netns_of "$node")"
+    wire_remove "$node"
     rm -f "$DIR/nodes/$node/init"
 }
 
