@@ -241,6 +241,10 @@ void rsm_barrier_receive(struct rsm *rsm, struct member *from, const struct rsm_
         from->asked = true;
         from->ask_round = m->round;
         from->ask_voters = place < 0 ? 0 : 1ull << place;
+        /* Who asks was of this term when it asked; nobody else will say so for it. */
+        place = rsm_config_find(&rsm->config, from->nodeid);
+        if (place >= 0 && m->term == rsm->term)
+            from->ask_voters |= 1ull << place;
         rsm_barrier_answer_ready(rsm);
     } else if (rsm_config_find(&rsm->config, rsm->options.self) >= 0) {
         struct rsm_message reply = {.type = RSM_BARRIER_ACK, .origin = from->nodeid, .round = m->round};

@@ -327,6 +327,23 @@ static void a_barrier_needs_a_majority(void **state)
     testbus_done(&bus);
 }
 
+static void who_asks_for_a_barrier_counts_for_the_majority(void **state)
+{
+    (void)state;
+    struct testbus bus;
+    testbus_init(&bus, 3, 17);
+    testbus_form(&bus);
+    uint16_t sequencer = testbus_sequencer(&bus), asks = sequencer == 1 ? 2 : 1, gone = (uint16_t)(6 - sequencer - asks);
+    testbus_crash(&bus, gone);
+    testbus_view_change(&bus, false);
+    testbus_run(&bus, 200);
+    assert_true(status_of(&bus, asks).quorate);
+    assert_int_equal(testbus_barrier(&bus, asks, 1), 0);
+    testbus_run(&bus, 100);
+    assert_int_equal(testbus_node(&bus, asks)->barrier_done_count, 1);
+    testbus_done(&bus);
+}
+
 static void leaving_hands_the_role_over_at_once(void **state)
 {
     (void)state;
@@ -450,6 +467,7 @@ int main(void)
         cmocka_unit_test(a_proposal_submitted_twice_is_applied_once),
         cmocka_unit_test(pending_proposals_are_bounded),
         cmocka_unit_test(a_barrier_needs_a_majority),
+        cmocka_unit_test(who_asks_for_a_barrier_counts_for_the_majority),
         cmocka_unit_test(leaving_hands_the_role_over_at_once),
         cmocka_unit_test(a_removed_sequencer_steps_down),
         cmocka_unit_test(the_last_voter_is_never_removed),

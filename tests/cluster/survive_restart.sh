@@ -7,11 +7,11 @@ begin_cluster 3
 
 all_have() {
     local node
-    for node in n1 n2 n3; do on "$node" "/volumes/$1" get || return 1; done
+    for node in n1 n2 n3; do on "$node" "/volumes/$1" get >/dev/null || return 1; done
 }
 nobody_has() {
     local node
-    for node in n1 n2 n3; do ! on "$node" "/volumes/$1" get || return 1; done
+    for node in n1 n2 n3; do ! on "$node" "/volumes/$1" get >/dev/null 2>&1 || return 1; done
 }
 all_alike() {
     local node
