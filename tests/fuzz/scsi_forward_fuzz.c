@@ -11,7 +11,8 @@ static int send_frame(void *context, uint16_t nodeid, const struct peer_header *
     (void)header;
     for (unsigned i = 0; i < iov_count; i++)
         for (size_t k = 0; k < iov[i].iov_len; k += 64)
-            sink ^= ((const uint8_t *)iov[i].iov_base)[k];
+            sink = sink ^ ((const uint8_t *)iov[i].iov_base)[k];
+    (void)sink;
     done(argument);
     return 0;
 }
