@@ -347,7 +347,9 @@ void node_log_tick(struct node *node)
     }
     if (!node->current && node->in_view && node->quorate && !node->current_barrier_busy) {
         node->current_barrier.done = current_done;
-        node->current_barrier_busy = node_log_barrier(node, &node->current_barrier) == 0;
+        node->current_barrier_busy = true; /* before: it may be done inside */
+        if (node_log_barrier(node, &node->current_barrier) < 0)
+            node->current_barrier_busy = false;
     }
     node_log_perform(node);
 }

@@ -374,9 +374,11 @@ static void plan_voters(struct node *node)
         command.node_voter = &voter;
         node->voter_proposal.done = voter_done;
         enum rsm_change change = voter_in_force(&status, candidate->nodeid) ? RSM_CHANGE_NONE : RSM_CHANGE_ADD_VOTER;
-        node->voter_busy = node_log_propose(node, &command, change, candidate->nodeid, 10000, &node->voter_proposal, &error) == 0;
-        if (!node->voter_busy)
+        node->voter_busy = true; /* before: it may be done inside */
+        if (node_log_propose(node, &command, change, candidate->nodeid, 10000, &node->voter_proposal, &error) < 0) {
             log_warning("voter: %s", error.message);
+            node->voter_busy = false;
+        }
         return;
     }
 }
@@ -429,8 +431,9 @@ static void plan_own(struct node *node)
         return;
     }
     node->own_proposal.done = own_done;
-    node->own_busy = node_log_propose(node, &command, RSM_CHANGE_NONE, 0, 10000, &node->own_proposal, &error) == 0;
-    if (!node->own_busy) {
+    node->own_busy = true; /* before: it may be done inside */
+    if (node_log_propose(node, &command, RSM_CHANGE_NONE, 0, 10000, &node->own_proposal, &error) < 0) {
+        node->own_busy = false;
         log_warning("this node's entry: %s", error.message);
         node->own_retry_ms = node_now_ms(node) + OWN_RETRY_MS;
     }
