@@ -37,7 +37,7 @@ address_of() { cat "$DIR/nodes/$1/address"; }
 # --- the cluster ----------------------------------------------------------------------------------------------------
 
 # node_sees NODE COUNT: the agent of NODE is in a quorate view, with COUNT nodes that are online.
-node_sees() { on "$1" / get 2>/dev/null | jq -e --argjson n "$2" '.properties | .quorate and .nodes_online == $n'; }
+node_sees() { on "$1" / get 2>/dev/null | jq -e --argjson n "$2" '.properties | .quorate and .nodes_online == $n' >/dev/null; }
 
 # cluster_sees COUNT NODE...: all of them say so.
 cluster_sees() {

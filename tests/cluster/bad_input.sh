@@ -20,7 +20,7 @@ refused "size 10E" 'size|64T' on n1 /volumes create bad size=10E replicas=2
 refused "a size that is no number" 'size' on n1 /volumes create bad size=banana replicas=2
 refused "replicas=9" 'replica' on n1 /volumes create bad size=16M replicas=9
 refused "more replicas than nodes" 'replica|node|store' on n1 /volumes create bad size=16M replicas=4
-refused "a store without space" 'space|room|store' on n3 /volumes create bad size=60T replicas=2
+refused "a store without space" 'free|space|room' on n3 /volumes create bad size=60T replicas=2
 refused "an unknown property" 'colour|property' on n1 /volumes create bad size=16M replicas=2 colour=red
 refused "a bad name" 'name' on n1 /volumes create 'Bad Name!' size=16M replicas=2
 refused "a name that is taken" 'exists|already' on n2 /volumes create "$VOLUME" size=16M replicas=2

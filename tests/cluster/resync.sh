@@ -21,6 +21,9 @@ tb start "$away"
 eventually 20 "$away is back" cluster_sees 3 n1 n2 n3
 eventually 30 "$VOLUME is in sync" volume_is_in_sync n1 "$VOLUME"
 
+# Live figures follow within a second or two.
+resynced_all() { [ "$(volume_resynced "$OWNER" "$VOLUME")" -ge 5242880 ]; }
+wait_for 5 resynced_all || true
 bytes=$(volume_resynced "$OWNER" "$VOLUME") || fail "the API does not tell how much was resynced"
 say "resynced $bytes bytes for 5242880 bytes changed, of a volume of 268435456"
 [ "$bytes" -ge 5242880 ] || fail "that is less than what changed"
