@@ -19,6 +19,9 @@ static void step_words(const Director__Command *command, unsigned number, struct
     case DIRECTOR__COMMAND__BODY_LUN_REMOVE:
         text_addf(words, "lun %" PRIu32 " of target %.60s was deleted", command->lun_remove->lun, command->lun_remove->iqn);
         break;
+    case DIRECTOR__COMMAND__BODY_NODE_VOTER:
+        text_addf(words, "the vote of node %" PRIu32 " was taken", command->node_voter->nodeid);
+        break;
     default: /* no plan has others beside more yet */
         text_addf(words, "step %u was done", number);
     }

@@ -517,6 +517,24 @@ static int delete_store(struct planning *planning)
     return 0;
 }
 
+/* Without node's vote, do those that are left and answer still have a majority? */
+static int majority_stays(struct planning *planning, const struct tree_node *node)
+{
+    const struct api_view *view = planning->view;
+    unsigned voters = 0, alive = 0;
+    for (size_t i = 0; i < tree_node_count(view->tree); i++) {
+        const struct tree_node *other = tree_node_at(view->tree, i);
+        if (other == node || !other->voter)
+            continue;
+        voters++;
+        alive += !view->live || !view->live->node_alive || view->live->node_alive(view->live_context, other->nodeid);
+    }
+    if (!node->voter || alive > voters / 2)
+        return 0;
+    return error_set(planning->error, -EBUSY, "without node %s only %u of %u voters would be alive, no majority; bring back "
+                                              "another, or remove that one first", node->name, alive, voters);
+}
+
 static int delete_node(struct planning *planning)
 {
     const struct tree_node *node = planning->place.node;
@@ -527,11 +545,18 @@ static int delete_node(struct planning *planning)
                          text_get(&names));
     else if (tree_node_count(planning->view->tree) == 1)
         code = error_set(planning->error, -EBUSY, "node %s is the last of the cluster", node->name);
-    else if (node->voter) /* the tree would refuse it, and there is no verb that takes a vote */
-        code = error_set(planning->error, -ENOTSUP, "node %s votes, and this version cannot remove a node that does", node->name);
+    else
+        code = majority_stays(planning, node);
     text_done(&names);
     if (code < 0)
         return code;
+    if (node->voter) { /* whoever proposes it also takes the vote in the log */
+        Director__NodeVoter *voter = NEW_BODY(planning, NODE_VOTER, NodeVoter, node_voter);
+        voter->nodeid = node->nodeid;
+        voter->voter = false;
+    }
+    (void)snprintf(planning->plan->message, sizeof(planning->plan->message),
+                   "node %s is no longer in the cluster; to let it join again, clear its state folder first", node->name);
     NEW_BODY(planning, NODE_REMOVE, NodeRemove, node_remove)->nodeid = node->nodeid;
     return 0;
 }

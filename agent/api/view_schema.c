@@ -190,7 +190,7 @@ const struct view_verb view_verbs[] = {
     {VIEW_VOLUME, "unexport", "Take it away from initiators; the data stays.", true, none},
     {VIEW_VOLUME, "move", "Let another node serve it, live.", false, move_arguments},
     {VIEW_VOLUME, "delete", "Delete the volume and all its data.", true, none},
-    {VIEW_NODE, "delete", "Remove a node that holds no replica and does not vote yet.", true, none},
+    {VIEW_NODE, "delete", "Take a node that holds no replica out of the cluster for good.", true, none},
     {VIEW_STORES, "create", "Let replicas live in a folder of this node.", false, store_arguments},
     {VIEW_STORE, "delete", "Do not use the store any more; it must hold no replica.", true, none},
     {VIEW_TARGETS, "create", "Make a target without luns.", false, target_arguments},

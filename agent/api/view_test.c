@@ -139,6 +139,30 @@ static void a_plan_that_fails_midway_says_what_was_done(void **state)
     api_result_free(result);
 }
 
+static void a_node_that_votes_is_removed_in_two_steps_if_a_majority_stays(void **state)
+{
+    (void)state;
+    struct view_fixture bare;
+    struct api_plan plan;
+    struct error error = {0};
+    view_fixture_init(&bare, false);
+    bare.offline[2] = true;
+    Director__Call call = call_of(DIRECTOR__VERB__DELETE, "/nodes/node2", "");
+    assert_int_equal(api_view_plan(&bare.view, &call, &entropy, &plan, &error), 0);
+    assert_int_equal(plan.command_count, 2);
+    assert_int_equal(plan.commands[0]->body_case, DIRECTOR__COMMAND__BODY_NODE_VOTER);
+    assert_int_equal(plan.commands[0]->node_voter->nodeid, 2);
+    assert_false(plan.commands[0]->node_voter->voter);
+    assert_int_equal(plan.commands[1]->body_case, DIRECTOR__COMMAND__BODY_NODE_REMOVE);
+    assert_int_equal(plan.commands[1]->node_remove->nodeid, 2);
+    assert_string_equal(plan.path, "/nodes");
+    api_plan_done(&plan);
+    call.path = (char *)"/nodes/node1"; /* node2 is dead: node3 alone would be left of two voters */
+    assert_int_equal(api_view_plan(&bare.view, &call, &entropy, &plan, &error), -EBUSY);
+    assert_non_null(strstr(error.message, "1 of 2 voters"));
+    view_fixture_done(&bare);
+}
+
 static void words_of_a_half_done_plan_keep_the_reason(void **state)
 {
     (void)state;
@@ -276,6 +300,7 @@ int main(void)
         TEST(export_makes_target_and_lun_and_unexport_removes_both),
         TEST(move_names_the_epoch_it_replaces_and_keeps_the_isr),
         TEST(a_plan_that_fails_midway_says_what_was_done),
+        TEST(a_node_that_votes_is_removed_in_two_steps_if_a_majority_stays),
         TEST(words_of_a_half_done_plan_keep_the_reason),
         TEST(a_refused_plan_leaves_nothing_behind),
         TEST(paths_are_found_in_any_spelling),

@@ -13,8 +13,10 @@ struct memory {
     struct {
         unsigned count;
         uint64_t at_ms;
-    } thrown_out[TREE_REPLICAS_MAX]; /* replicas that left the ISR by our plan */
+    } thrown_out[TREE_REPLICAS_MAX]; /* replicas that were seen to leave the ISR */
     uint16_t nodes[TREE_REPLICAS_MAX];
+    uint32_t isr; /* as observed last */
+    bool observed;
 };
 
 struct failover {
@@ -85,7 +87,7 @@ static struct memory *memory_get(struct failover *failover, const struct tree_vo
 }
 
 /* Bounded by the volumes there are. */
-static void memory_forget_deleted(struct failover *failover, const struct tree *tree)
+void failover_forget_deleted(struct failover *failover, const struct tree *tree)
 {
     size_t kept = 0;
     for (size_t i = 0; i < failover->count; i++)
@@ -214,8 +216,6 @@ static bool plan_volume(struct failover *failover, const struct tree *tree, cons
             memory->promoted_ms = now_ms;
         }
     }
-    if (!unchanged)
-        thrown_out(memory, volume->isr & ~members, now_ms);
     memory->epoch = volume->epoch;
     memory->version = volume->isr_version;
     memory->planned_ms = now_ms;
@@ -227,13 +227,22 @@ size_t failover_plan(struct failover *failover, const struct tree *tree, const s
 {
     struct load loads[TREE_NODES_MAX];
     size_t load_count = 0, count = 0, volumes = tree_volume_count(tree);
-    memory_forget_deleted(failover, tree);
+    failover_forget_deleted(failover, tree);
     for (size_t i = 0; i < volumes; i++)
         load_of(loads, &load_count, tree_volume_at(tree, i)->owner)->owned++;
     for (size_t i = 0; i < volumes && count < max; i++)
         if (plan_volume(failover, tree, tree_volume_at(tree, i), alive, now_ms, loads, &load_count, &steps[count]))
             count++;
     return count;
+}
+
+void failover_observe(struct failover *failover, const struct tree_volume *volume, uint64_t now_ms)
+{
+    struct memory *memory = memory_get(failover, volume);
+    if (memory->observed)
+        thrown_out(memory, memory->isr & ~volume->isr, now_ms);
+    memory->isr = volume->isr;
+    memory->observed = true;
 }
 
 uint32_t failover_rejoin_delay(const struct failover *failover, uint64_t volume, uint16_t nodeid, uint64_t now_ms)

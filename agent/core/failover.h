@@ -50,8 +50,15 @@ void failover_free(struct failover *failover);
 size_t failover_plan(struct failover *failover, const struct tree *tree, const struct failover_nodes *alive, uint64_t now_ms,
                      struct failover_step *steps, size_t max);
 
-/* Milliseconds until a replica on nodeid that has been thrown out of the ISR should be let back in: 0 the first times, then
- * growing as above. The owner's orchestrator asks before it starts a resync. */
+/* The volume is so now, by a command that was applied. Call for each change of owner or ISR, on every node: what left the
+ * ISR, whoever asked for it, counts for failover_rejoin_delay(). The first call for a volume only takes note. */
+void failover_observe(struct failover *failover, const struct tree_volume *volume, uint64_t now_ms);
+
+/* Forget volumes that the tree has no more. failover_plan() does it by itself. */
+void failover_forget_deleted(struct failover *failover, const struct tree *tree);
+
+/* Milliseconds until a replica on nodeid that has left the ISR should be let back in: 0 the first times, then growing as
+ * above. The owner's node asks before it proposes that the ISR grows; the resync may go on meanwhile. */
 uint32_t failover_rejoin_delay(const struct failover *failover, uint64_t volume, uint16_t nodeid, uint64_t now_ms);
 
 enum failover_health {

@@ -196,8 +196,11 @@ static void a_flapping_owner_is_not_chased(void **state)
         if (failover_plan(failover, tree, &left, now, steps, 4) == 0)
             continue;
         assert_int_equal(steps[0].action, FAILOVER_PROMOTE);
+        failover_observe(failover, tree_volume_at(tree, 0), now);
         perform(tree, &steps[0]);
+        failover_observe(failover, tree_volume_at(tree, 0), now);
         grow(tree, "v1", 3);
+        failover_observe(failover, tree_volume_at(tree, 0), now);
         promotions++;
         if (promotions > FAILOVER_BURST)
             assert_true(now - last >= FAILOVER_BACKOFF_MIN_MS);
@@ -210,6 +213,38 @@ static void a_flapping_owner_is_not_chased(void **state)
     struct failover_nodes left = alive(tree_volume_at(tree, 0)->owner == 1 ? "b" : "a");
     assert_int_equal(failover_plan(failover, tree, &left, now, steps, 4), 1); /* forgiven */
     assert_int_equal(failover_rejoin_delay(failover, 1, 1, now + FAILOVER_CALM_MS), 0);
+    failover_free(failover);
+    tree_free(tree);
+}
+
+static void who_leaves_again_and_again_comes_back_ever_later(void **state)
+{
+    (void)state;
+    struct tree *tree = cluster();
+    struct failover *failover = failover_new();
+    volume(tree, "v1", (uint32_t[]){1, 2}, 2);
+    struct tree_volume now = *tree_volume_at(tree, 0);
+    uint32_t waited[6];
+    failover_observe(failover, &now, 1000);
+    for (unsigned i = 0; i < ARRAY_SIZE(waited); i++) { /* asked for by the owner's mirror: this node planned nothing */
+        now.isr = 1;
+        failover_observe(failover, &now, 2000 + i);
+        waited[i] = failover_rejoin_delay(failover, now.id, 2, 2000 + i);
+        now.isr = 3;
+        failover_observe(failover, &now, 2000 + i);
+    }
+    assert_int_equal(waited[0], 0);
+    assert_int_equal(waited[1], 0);
+    assert_int_equal(waited[2], FAILOVER_BACKOFF_MIN_MS);
+    assert_int_equal(waited[5], 8 * FAILOVER_BACKOFF_MIN_MS);
+    assert_int_equal(failover_rejoin_delay(failover, now.id, 1, 2010), 0);
+    assert_int_equal(failover_rejoin_delay(failover, now.id, 2, 2010 + FAILOVER_CALM_MS), 0);
+    failover_forget_deleted(failover, tree);
+    assert_true(failover_rejoin_delay(failover, now.id, 2, 2010) > 0);
+    struct tree *empty = tree_new();
+    failover_forget_deleted(failover, empty);
+    assert_int_equal(failover_rejoin_delay(failover, now.id, 2, 2010), 0);
+    tree_free(empty);
     failover_free(failover);
     tree_free(tree);
 }
@@ -234,6 +269,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_alive_needs_nothing),
+        cmocka_unit_test(who_leaves_again_and_again_comes_back_ever_later),
         cmocka_unit_test(a_dead_replica_leaves_the_isr),
         cmocka_unit_test(volumes_of_a_dead_owner_spread_over_the_survivors),
         cmocka_unit_test(without_a_live_isr_member_it_stays_suspended),

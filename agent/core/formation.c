@@ -622,6 +622,10 @@ void formation_step(struct formation *formation, const struct formation_event *e
         break;
     case FORMATION_TICK:
         break;
+    case FORMATION_EXPELLED:
+        if (formation->state == FORMATION_FETCHING || formation->state == FORMATION_MEMBER)
+            removed(formation, now_ms);
+        break;
     }
     formation_decide(formation, now_ms);
     if (formation->report)
@@ -701,7 +705,7 @@ int formation_describe(const struct formation *formation, uint64_t now_ms, char 
     case FORMATION_DISSOLVING:
         return snprintf(text, size, "giving up the empty cluster %s to join that of node %s", cluster, target);
     case FORMATION_REMOVED:
-        return snprintf(text, size, "removed from cluster %s while away: clear the state folder to join again", cluster);
+        return snprintf(text, size, "removed from cluster %s: to let this node join again, stop directord, clear its state folder and start it", cluster);
     }
     return snprintf(text, size, "?");
 }

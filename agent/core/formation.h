@@ -62,6 +62,7 @@ enum formation_event_type {
                                 (needed once after each RUN), < 0: as far as the disk says. pristine must turn false BEFORE a NodeAdd or VolumeCreate is submitted (F2) */
     FORMATION_DISSOLVED,     /* DISSOLVE is done: nothing of the old cluster is left; or status < 0: refused, still member */
     FORMATION_TICK,          /* formation_deadline() has come */
+    FORMATION_EXPELLED,      /* our committed log, or an authenticated member with a newer node list, says that we were removed */
 };
 
 struct formation_event {

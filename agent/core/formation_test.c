@@ -229,6 +229,31 @@ static void what_the_disk_says_is_not_enough_to_dissolve(void **state)
     formation_free(f);
 }
 
+static void a_member_that_is_taken_out_stops_for_good(void **state)
+{
+    (void)state;
+    struct formation *f = started(3, cluster(1, 3, false));
+    step(f, 3000, FORMATION_TICK, 0, unformed, 0, false); /* nobody to ask: it runs with its own list */
+    assert_int_equal(formation_state(f), FORMATION_MEMBER);
+    step(f, 3100, FORMATION_FACTS, 0, cluster(1, 3, false), 0, false);
+    step(f, 4000, FORMATION_EXPELLED, 0, unformed, 0, false);
+    assert_int_equal(formation_state(f), FORMATION_REMOVED);
+    assert_non_null(effect(FORMATION_REPORT));
+    char text[256];
+    assert_true(formation_describe(f, 4000, text, sizeof(text)) < (int)sizeof(text));
+    assert_non_null(strstr(text, "clear its state folder"));
+    step(f, 5000, FORMATION_HELLO, 1, cluster(1, 2, false), 0, false);
+    assert_null(effect(FORMATION_RUN));
+    assert_null(effect(FORMATION_JOIN));
+    assert_false(formation_may_admit(f));
+    formation_free(f);
+
+    f = started(3, unformed); /* one that never belonged cannot be taken out */
+    step(f, 1100, FORMATION_EXPELLED, 0, unformed, 0, false);
+    assert_int_equal(formation_state(f), FORMATION_SEARCHING);
+    formation_free(f);
+}
+
 static void a_dissolution_that_is_refused_leaves_a_member(void **state)
 {
     (void)state;
@@ -792,6 +817,7 @@ int main(void)
         cmocka_unit_test(of_two_clusters_only_the_pristine_with_the_higher_uuid_dissolves),
         cmocka_unit_test(what_the_disk_says_is_not_enough_to_dissolve),
         cmocka_unit_test(a_dissolution_that_is_refused_leaves_a_member),
+        cmocka_unit_test(a_member_that_is_taken_out_stops_for_good),
         cmocka_unit_test(a_returning_node_takes_the_newest_list_before_it_starts_corosync),
         cmocka_unit_test(a_returning_node_that_hears_nobody_takes_its_own_list_after_two_seconds),
         cmocka_unit_test(a_whole_cluster_that_restarts_does_not_wait_when_lists_are_equal),

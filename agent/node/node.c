@@ -11,6 +11,7 @@
 #include <net/if.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define IDENTITY_KEY   "identity"
 #define IDENTITY_BYTES 34u /* node uuid, cluster uuid, le16 nodeid */
@@ -58,16 +59,34 @@ static int address_find(struct node *node, struct error *error)
                                                   "with --interface");
 }
 
-int node_identity_save(struct node *node, struct error *error)
+static void identity_put(struct node *node, struct error *error)
 {
     uint8_t bytes[IDENTITY_BYTES];
     memcpy(bytes, node->self.uuid.bytes, 16);
     memcpy(bytes + 16, node->self.cluster.bytes, 16);
     put_le16(bytes + 32, node->self.nodeid);
+    (void)log_store_put(node->store, IDENTITY_KEY, bytes, sizeof(bytes), error); /* commit tells */
+}
+
+int node_identity_save(struct node *node, struct error *error)
+{
     int result = log_store_begin(node->store, error);
     if (result < 0)
         return result;
-    (void)log_store_put(node->store, IDENTITY_KEY, bytes, sizeof(bytes), error);
+    identity_put(node, error);
+    return log_store_commit(node->store, error);
+}
+
+int node_identity_begin(struct node *node, bool bootstrap, struct error *error)
+{
+    int result = log_store_begin(node->store, error);
+    if (result < 0)
+        return result;
+    (void)log_store_reset(node->store, error);
+    (void)log_store_put(node->store, "nodes", NULL, 0, error);
+    if (bootstrap)
+        node_log_bootstrap(node, error);
+    identity_put(node, error);
     return log_store_commit(node->store, error);
 }
 
@@ -126,8 +145,17 @@ static void node_tick(uv_timer_t *timer)
     struct node *node = container_of(timer, struct node, tick);
     if (node->rsm)
         node_log_tick(node);
-    if (node->stopping)
+    if (node->stopping) {
+        if (node->left && !node->parts_closing)
+            node_members_stop(node);
+        if (node_now_ms(node) - node->stop_ms > NODE_STOP_MS) {
+            log_error("stopping takes too long; ending as a crash would, which the cluster survives");
+            _exit(1);
+        }
         return;
+    }
+    if (node->log_failed && node->group)
+        node_members_withdraw(node);
     node_members_tick(node);
     node_plan_tick(node);
     node_api_tick(node);
@@ -210,7 +238,6 @@ void node_part_closed(struct node *node)
         return;
     uv_timer_stop(&node->tick);
     uv_close((uv_handle_t *)&node->tick, NULL);
-    node_log_stop(node);
     struct peer_mesh *control = node->control;
     node->control = NULL;
     if (control)
@@ -225,6 +252,7 @@ void node_stop(struct node *node, void (*stopped)(struct node *node))
         return;
     log_notice("stopping");
     node->stopping = true;
+    node->stop_ms = node_now_ms(node);
     node->stopped = stopped;
     engine_set_authority(node->engine, false);
     node_log_leave(node);

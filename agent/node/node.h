@@ -40,6 +40,8 @@
 #define NODE_ARRIVE_MS       5000u /* a newcomer is waited for so long before the next one is let in */
 #define NODE_QUORUM_WAIT_MS  3000u /* a change waits so long for a quorum before it is refused */
 #define NODE_CHANGE_WAIT_MS  15000u /* and so long for its commit */
+#define NODE_STOP_MS         15000u /* a stop that is not done by then ends the process as a crash would */
+#define NODE_VOTE_REST_MS    20000u /* a vote that was taken is not given back for so long: its node is being removed */
 
 /* What this node is, durable under the key "identity" of the log store. */
 struct node_identity {
@@ -112,6 +114,9 @@ struct node {
     bool is_sequencer;
     uint16_t sequencer;
     bool leaving; /* LEAVE was fed to the log */
+    bool left;    /* and done: the parts may be closed, at the next tick */
+    bool parts_closing;
+    uint64_t stop_ms; /* when the stop began */
     bool current; /* a barrier completed since the last loss of the view: the tree is not of the past */
     struct node_barrier current_barrier;
     bool current_barrier_busy;
@@ -134,9 +139,12 @@ struct node {
     struct corosync_node list[COROSYNC_NODES_MAX]; /* the list corosync.conf was last written from */
     struct uuid list_uuid[COROSYNC_NODES_MAX];
     size_t list_count;
+    bool removed;            /* taken out of the cluster by its operator: nothing runs until the state is cleared */
+    char corosync_words[160]; /* why it does not run; empty: it does */
     uint64_t list_version;
     uint64_t list_changed_ms; /* when the sequencer first saw this version, for NODE_STAGE_MS */
     uint64_t list_reloaded;   /* version that corosync was last told to reload by us */
+    uint64_t reload_retry_ms; /* it failed: not again before */
     bool forming;
     struct uuid admitting; /* newcomer whose NodeAdd is under way; zero: none */
     struct node_proposal admit_proposal;
@@ -151,6 +159,10 @@ struct node {
     struct node_proposal own_proposal;
     uint64_t own_retry_ms;
     bool voter_busy;
+    struct {
+        uint16_t nodeid;
+        uint64_t taken_ms;
+    } vote_taken[TREE_NODES_MAX]; /* by a removal, lately: see NODE_VOTE_REST_MS */
     struct node_proposal voter_proposal;
     uint64_t store_capacity_bytes;
     struct target_port ports[TARGET_PORTS_MAX]; /* as the engine was told */
@@ -181,15 +193,19 @@ MUST_CHECK int node_start(struct node *node, uv_loop_t *loop, const struct optio
 /* Leave the cluster's view gracefully, close everything, then stopped(node). */
 void node_stop(struct node *node, void (*stopped)(struct node *node));
 MUST_CHECK int node_identity_save(struct node *node, struct error *error);
+/* Begin another life, all or nothing: an empty log (bootstrap: that of the first node of a cluster), no node list, and the
+ * identity as it is in memory. */
+MUST_CHECK int node_identity_begin(struct node *node, bool bootstrap, struct error *error);
 /* While stopping: one part that was open is closed. */
 void node_part_closed(struct node *node);
 
 /* node_log.c */
 MUST_CHECK int node_log_start(struct node *node, struct error *error);
-/* Persist what the first node of a cluster starts with. */
-MUST_CHECK int node_log_bootstrap(struct node *node, struct error *error);
-/* Hand the sequencer's role over, then node_members_stop(). */
+/* Put what the first node of a cluster starts with into the open transaction; its commit tells how it went. */
+void node_log_bootstrap(struct node *node, struct error *error);
+/* Hand the sequencer's role over; node->left says when that is done. */
 void node_log_leave(struct node *node);
+/* Forget the log; what was proposed and not answered ends with -ETIMEDOUT (its outcome is unknown). Not from inside an effect. */
 void node_log_stop(struct node *node);
 void node_log_view(struct node *node, const struct cpg_view *view); /* NULL: cut off */
 void node_log_message(struct node *node, uint16_t from, const void *bytes, size_t size);
@@ -204,6 +220,11 @@ MUST_CHECK int node_log_barrier(struct node *node, struct node_barrier *barrier)
 /* node_members.c */
 MUST_CHECK int node_members_start(struct node *node, struct error *error);
 void node_members_stop(struct node *node);
+/* This node orders, votes and serves no more, but lives: leave the group, so that the others take over at once. Removed:
+ * corosync ends too. */
+void node_members_withdraw(struct node *node);
+/* Committed, or said by a member with a newer node list: we are in the cluster no longer. */
+void node_members_expelled(struct node *node);
 /* The tree's nodes changed, or volumes came to be: tell formation, discovery, links, corosync. */
 void node_members_changed(struct node *node);
 void node_members_tick(struct node *node);

@@ -65,7 +65,9 @@ static const struct api_live live_operations = {.quorate = live_quorate, .leader
 
 static struct api_view node_view(struct node *node)
 {
-    return (struct api_view){.tree = node->tree, .live = &live_operations, .live_context = node, .self = node->options.name};
+    const struct tree_node *self = tree_node_by_uuid(node->tree, &node->self.uuid);
+    return (struct api_view){.tree = node->tree, .live = &live_operations, .live_context = node,
+                             .self = self ? self->name : node->options.name}; /* the cluster may have given it another name */
 }
 
 static void call_free(struct pending_call *pending)
@@ -96,7 +98,18 @@ static void quorum_words(struct node *node, char *text, size_t size)
         (void)snprintf(text, size, "this node is not in a cluster yet: %s", state);
         return;
     }
+    if (node->removed || node->log_failed) {
+        (void)snprintf(text, size, "%s", node->removed ? "this node was removed from its cluster: to let it join again, stop directord, "
+                                                         "clear its state folder and start it"
+                                                       : "the state store of this node failed: restart directord when its disk is "
+                                                         "well; ask another node");
+        return;
+    }
     rsm_get_status(node->rsm, &status);
+    if (!node->in_view && node->corosync_words[0]) {
+        (void)snprintf(text, size, "corosync does not run here: %s", node->corosync_words);
+        return;
+    }
     for (size_t i = 0; i < status.voter_count; i++)
         present += node_members_find(node, status.voters[i]) != NULL;
     if (present > status.voter_count / 2) {
@@ -165,8 +178,14 @@ static void call_next(struct pending_call *pending)
     }
     pending->busy = true;
     pending->proposal.done = call_proposal_done;
-    int status = node_log_propose(node, pending->plan.commands[pending->next], RSM_CHANGE_NONE, 0, NODE_CHANGE_WAIT_MS,
-                                  &pending->proposal, &error);
+    Director__Command *command = pending->plan.commands[pending->next];
+    enum rsm_change change = RSM_CHANGE_NONE;
+    uint16_t nodeid = 0;
+    if (command->body_case == DIRECTOR__COMMAND__BODY_NODE_VOTER) {
+        change = command->node_voter->voter ? RSM_CHANGE_ADD_VOTER : RSM_CHANGE_REMOVE_VOTER;
+        nodeid = (uint16_t)command->node_voter->nodeid;
+    }
+    int status = node_log_propose(node, command, change, nodeid, NODE_CHANGE_WAIT_MS, &pending->proposal, &error);
     if (status < 0)
         call_fail(pending, status, error.message);
 }
@@ -286,8 +305,7 @@ void node_api_stop(struct node *node)
         return;
     while (!list_empty(&node->calls)) {
         struct pending_call *pending = list_first(&node->calls, struct pending_call, link);
-        list_remove(&pending->proposal.link); /* what is under way will not come back */
-        list_remove(&pending->barrier.link);
+        ASSERT(!pending->busy); /* node_log_stop() ended what was under way, and said that its outcome is unknown */
         call_fail(pending, -ESHUTDOWN, "this node is stopping; ask another node");
     }
     node->closing++;

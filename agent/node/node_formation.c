@@ -118,7 +118,7 @@ static void formation_form(struct node *node)
     node->list_uuid[0] = node->self.uuid;
     node->list_count = 1;
     node->list_version = 0;
-    if (node_log_bootstrap(node, &error) < 0 || node_identity_save(node, &error) < 0) {
+    if (node_identity_begin(node, true, &error) < 0) {
         node->self.cluster = (struct uuid){0};
         node->self.nodeid = 0;
         form_failed(node, &error);
@@ -176,17 +176,11 @@ static void dissolve_finish(struct node *node)
     node->list_version = node->list_reloaded = 0;
     node->in_view = node->quorate = node->is_sequencer = node->current = false;
     node->member_count = 0;
+    engine_set_authority(node->engine, false);
     node_log_stop(node);
     tree_free(node->tree);
     node->tree = tree_new();
-    event.status = log_store_begin(node->store, &error);
-    if (event.status == 0) {
-        (void)log_store_reset(node->store, &error);
-        (void)log_store_put(node->store, "nodes", NULL, 0, &error);
-        event.status = log_store_commit(node->store, &error);
-    }
-    if (event.status == 0)
-        event.status = node_identity_save(node, &error);
+    event.status = node_identity_begin(node, false, &error);
     if (event.status < 0)
         log_error("dissolve: %s", error.message);
     IGNORE_RESULT(peer_mesh_set_peers(node->control, NULL, 0));
@@ -251,6 +245,10 @@ static void formation_perform(struct node *node, const struct formation_effect *
         formation_dissolve(node);
         break;
     case FORMATION_REPORT:
+        if (formation_state(node->formation) == FORMATION_REMOVED && !node->removed) {
+            node->removed = true;
+            node_members_withdraw(node);
+        }
         (void)formation_describe(node->formation, node_now_ms(node), text, sizeof(text));
         log_notice("formation: %s", text);
         break;
@@ -349,10 +347,34 @@ static void part_closed(void *context)
     node_part_closed(context);
 }
 
+void node_members_withdraw(struct node *node)
+{
+    struct cpg_group *group = node->group;
+    node->group = NULL;
+    node->in_view = node->quorate = node->is_sequencer = node->current = false;
+    node->member_count = 0;
+    engine_set_authority(node->engine, false);
+    if (group)
+        cpg_group_close(group, NULL, NULL);
+    if (node->removed && node->corosync) {
+        struct corosync_process *corosync = node->corosync;
+        node->corosync = NULL;
+        corosync_process_close(corosync, false, NULL, NULL);
+    }
+}
+
+void node_members_expelled(struct node *node)
+{
+    struct formation_event event = {.type = FORMATION_EXPELLED};
+    node_formation_feed(node, &event);
+}
+
 /* Close what is open; each part reports to part_closed. */
 void node_members_stop(struct node *node)
 {
+    node->parts_closing = true;
     node->closing++; /* ourselves, until all have been told */
+    node_log_stop(node); /* first: nothing is applied, and nothing asked of the engine, from here on */
     if (node->discovery) {
         node->closing++;
         discovery_close(node->discovery, part_closed, node);

@@ -48,6 +48,8 @@ static void control_up(struct peer *peer, const struct peer_hello *hello, void *
     struct node *node = context;
     struct formation_event event = {.type = FORMATION_HELLO, .where = node_hello_where(hello), .facts = hello_facts(hello)};
     log_info("link: %s (node %u) is up", hello->name, peer_nodeid(peer));
+    if (node->stopping)
+        return;
     list_push(node, peer);
     node_formation_feed(node, &event);
     node_plan_wake(node);
@@ -57,6 +59,8 @@ static void control_changed(struct peer *peer, const struct peer_hello *hello, v
 {
     struct node *node = context;
     struct formation_event event = {.type = FORMATION_HELLO, .where = node_hello_where(hello), .facts = hello_facts(hello)};
+    if (node->stopping)
+        return;
     list_push(node, peer);
     node_formation_feed(node, &event);
     node_plan_wake(node);
@@ -198,7 +202,7 @@ static void join_answered(struct node *node, struct peer *peer, const void *byte
             memcpy(node->self.cluster.bytes, reply->cluster_uuid.data, sizeof(struct uuid));
             node->self.nodeid = (uint16_t)reply->nodeid;
             node_list_take(node, reply->nodes, reply->n_nodes, reply->node_list_version);
-            event.status = node_identity_save(node, &error);
+            event.status = node_identity_begin(node, false, &error);
             if (event.status < 0) {
                 log_error("join: %s", error.message);
                 node->self.cluster = (struct uuid){0};
@@ -227,7 +231,7 @@ static void members_answered(struct node *node, struct peer *peer, const void *b
 {
     Director__MembersReply *reply = director__members_reply__unpack(NULL, size, bytes);
     struct formation_event event = {.type = FORMATION_MEMBERS_REPLY, .where = node_hello_where(peer_hello(peer))};
-    bool newer = false;
+    bool newer = false, expelled = false;
     if (!reply)
         return;
     if (reply->cluster_uuid.len == sizeof(struct uuid)) {
@@ -244,9 +248,13 @@ static void members_answered(struct node *node, struct peer *peer, const void *b
             node_list_take(node, reply->nodes, reply->n_nodes, reply->node_list_version);
             newer = true;
         }
+        expelled = uuid_equal(&event.facts.cluster, &node->self.cluster) && !event.listed && reply->n_nodes &&
+                   reply->node_list_version > node->list_version;
     }
     director__members_reply__free_unpacked(reply, NULL);
     node_formation_feed(node, &event);
+    if (expelled)
+        node_members_expelled(node);
     if (newer && formation_state(node->formation) == FORMATION_MEMBER)
         node_members_run(node);
 }
@@ -256,6 +264,8 @@ static void control_frame(struct peer *peer, const struct peer_header *header, s
     struct node *node = context;
     const void *bytes = payload ? payload->data : (const void *)"";
     size_t size = payload ? payload->size : 0;
+    if (node->stopping)
+        return; /* its parts are being closed */
     switch (header->type) {
     case PEER_JOIN:
         join_asked(node, peer, bytes, size);

@@ -3,7 +3,8 @@
  *
  * Happy path: node_log_propose -> rsm SUBMIT -> ... -> APPLY with our ticket: tree_apply's outcome goes to the proposal.
  * Failure paths: the store fails -> nothing more is performed, rsm is told (OUT), the engine is fenced, all proposals end
- * with -EIO (scenarios 14 and 15: the node steps out, nothing is half applied). */
+ * with -EIO, and the group is left so that others take over (scenarios 14 and 15: the node steps out, nothing is half
+ * applied). */
 #define LOG_MODULE "log"
 #include "agent/node/node.h"
 
@@ -75,7 +76,8 @@ static int effects_store(struct node *node, size_t from, size_t to, struct error
 static void node_log_fail(struct node *node, const struct error *error)
 {
     log_error("state store: %s; this node steps out of the cluster until directord is restarted", error->message);
-    node->log_failed = true;
+    node->log_failed = true; /* the next tick leaves the group: not from in here */
+    node->current = false;
     engine_set_authority(node->engine, false);
     rsm_effects_clear(&node->effects);
     node->effect_next = 0;
@@ -134,7 +136,7 @@ static void current_done(struct node_barrier *barrier, int status)
 {
     struct node *node = container_of(barrier, struct node, current_barrier);
     node->current_barrier_busy = false;
-    if (status < 0 || !node->in_view)
+    if (status < 0 || !node->in_view || node->stopping || node->log_failed || node->removed)
         return; /* asked again at the next tick */
     log_info("state: this node's tree is current");
     node->current = true;
@@ -281,8 +283,9 @@ int node_log_propose(struct node *node, Director__Command *command, enum rsm_cha
                      uint32_t wait_ms, struct node_proposal *proposal, struct error *error)
 {
     if (!node->rsm || node->log_failed)
-        return error_set(error, -ESHUTDOWN, node->log_failed ? "the state store of this node failed; ask another node"
-                                                             : "this node has not joined a cluster yet; see status");
+        return error_set(error, -ESHUTDOWN, node->stopping     ? "this node is stopping; ask another node"
+                                            : node->log_failed ? "the state store of this node failed; ask another node"
+                                                               : "this node has not joined a cluster yet; see status");
     struct timespec wall;
     clock_gettime(CLOCK_REALTIME, &wall);
     command->origin = node->self.nodeid;
@@ -347,7 +350,7 @@ void node_log_tick(struct node *node)
     }
     if (!node->current && node->in_view && node->quorate && !node->current_barrier_busy) {
         node->current_barrier.done = current_done;
-        node->current_barrier_busy = true; /* before: it may be done inside */
+        node->current_barrier_busy = true; /* before: a cluster of one answers at once */
         if (node_log_barrier(node, &node->current_barrier) < 0)
             node->current_barrier_busy = false;
     }
@@ -387,20 +390,15 @@ static void gathered_done(struct gathered *gathered)
     free(gathered->blobs);
 }
 
-int node_log_bootstrap(struct node *node, struct error *error)
+void node_log_bootstrap(struct node *node, struct error *error)
 {
     struct rsm_effects effects = {0};
     rsm_bootstrap(node->self.nodeid, &effects);
-    int result = log_store_begin(node->store, error);
-    for (size_t i = 0; i < effects.count && result == 0; i++)
-        result = effect_store(node->store, &effects.items[i], error);
-    if (result == 0)
-        result = log_store_commit(node->store, error);
-    else
-        log_store_rollback(node->store);
+    for (size_t i = 0; i < effects.count; i++)
+        if (effect_store(node->store, &effects.items[i], error) < 0)
+            break;
     rsm_effects_clear(&effects);
     rsm_effects_done(&effects);
-    return result;
 }
 
 int node_log_start(struct node *node, struct error *error)
@@ -440,8 +438,7 @@ int node_log_start(struct node *node, struct error *error)
 
 static void node_log_left(struct node *node)
 {
-    if (node->leaving)
-        node_members_stop(node);
+    node->left = node->leaving; /* the next tick closes the parts: nothing is closed from inside an effect */
     node->leaving = false;
 }
 
@@ -457,11 +454,13 @@ void node_log_stop(struct node *node)
 {
     struct error error;
     struct tree_result none = {0};
-    (void)error_set(&error, -ECANCELED, "this node leaves its cluster; ask another node");
+    ASSERT(!node->performing);
+    (void)error_set(&error, -ETIMEDOUT, "this node leaves its cluster before the change was confirmed; it may still take effect: "
+                                        "look on another node");
     while (!list_empty(&node->proposals)) {
         struct node_proposal *proposal = list_first(&node->proposals, struct node_proposal, link);
         list_remove(&proposal->link);
-        proposal->done(proposal, -ECANCELED, &none, &error);
+        proposal->done(proposal, -ETIMEDOUT, &none, &error);
     }
     while (!list_empty(&node->barriers)) {
         struct node_barrier *barrier = list_first(&node->barriers, struct node_barrier, link);
@@ -470,6 +469,7 @@ void node_log_stop(struct node *node)
     }
     rsm_effects_clear(&node->effects);
     rsm_effects_done(&node->effects);
+    node->effect_next = 0;
     rsm_free(node->rsm);
     node->rsm = NULL;
 }

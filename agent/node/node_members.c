@@ -246,9 +246,12 @@ static void group_view(const struct cpg_view *view, void *context)
         struct node_member *member = node_members_find(node, (uint16_t)gone->member.nodeid);
         bool known = member && member->pid == gone->member.pid && member->boot;
         log_notice("view: node %u left (%s)", gone->member.nodeid, cpg_view_reason_name(gone->reason));
-        /* Only the end of a process proves that it answers nothing any more (I7); a lost node may live on, cut off. */
+        /* Only the end of a process proves that it answers nothing any more (I7); a lost node may live on, cut off. One that
+         * merely gave up its connection to corosync serves nothing since 2 s, longer than any lease (cpg_group.c). */
         if (known && gone->reason == CPG_VIEW_PROCESS_DOWN)
             engine_node_dead(node->engine, member->nodeid, member->boot);
+        if (member && member->pid == gone->member.pid)
+            member->pid = 0; /* who comes back with the same pid is another process */
     }
     for (unsigned i = 0; i < view->member_count; i++) {
         const struct cpg_view_member *from = &view->members[i];
@@ -306,7 +309,8 @@ static const struct cpg_group_callbacks group_callbacks = {
 
 static void corosync_state(enum corosync_process_state state, const char *words, void *context)
 {
-    (void)context;
+    struct node *node = context;
+    (void)snprintf(node->corosync_words, sizeof(node->corosync_words), "%s", state == COROSYNC_PROCESS_BACKOFF ? words : "");
     if (state == COROSYNC_PROCESS_BACKOFF)
         log_warning("corosync: %s", words);
     else
@@ -315,9 +319,12 @@ static void corosync_state(enum corosync_process_state state, const char *words,
 
 static void corosync_reloaded(int status, void *context)
 {
-    (void)context;
-    if (status < 0)
-        log_warning("corosync: the new node list could not be loaded: %s", strerror(-status));
+    struct node *node = context;
+    if (status >= 0)
+        return;
+    log_warning("corosync: the new node list could not be loaded: %s", strerror(-status));
+    node->list_reloaded = 0; /* the sequencer tells it again */
+    node->reload_retry_ms = node_now_ms(node) + NODE_STAGE_MS;
 }
 
 /* Be a member: corosync and the group run, with the list as it is now. */
@@ -325,6 +332,8 @@ void node_members_run(struct node *node)
 {
     struct error error = {0};
     char config[PATH_MAX], identity[UUID_TEXT_SIZE + 8];
+    if (node->log_failed || node->removed)
+        return;
     int result = list_publish(node, &error);
     if (result == 0 && !node->rsm)
         result = node_log_start(node, &error);
@@ -371,11 +380,14 @@ void node_members_changed(struct node *node)
         node_links_push_list(node);
     }
     node_announce(node);
+    if (!self && node->current && !node->forming && tree_node_count(node->tree) && !node->removed)
+        node_members_expelled(node);
 }
 
 void node_members_tick(struct node *node)
 {
-    if (!node->is_sequencer || !node->corosync || node->list_reloaded >= node->list_version)
+    if (!node->is_sequencer || !node->corosync || node->list_reloaded >= node->list_version ||
+        node_now_ms(node) < node->reload_retry_ms)
         return;
     bool all = true;
     for (size_t i = 0; i < node->member_count; i++)

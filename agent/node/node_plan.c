@@ -136,16 +136,21 @@ void node_plan_push(struct node *node, const struct tree_volume *volume)
 void node_plan_reset(struct node *node)
 {
     node_members_changed(node);
+    for (size_t i = 0; i < tree_volume_count(node->tree); i++)
+        failover_observe(node->failover, tree_volume_at(node->tree, i), node_now_ms(node));
     if (node->current)
         push_all(node);
     node_plan_wake(node);
 }
+
+static void vote_note(struct node *node, const Director__Command *command);
 
 void node_plan_applied(struct node *node, const Director__Command *command, const struct tree_result *result)
 {
     uint64_t id = 0;
     const char *iqn = NULL;
     (void)result;
+    vote_note(node, command);
     switch (command->body_case) {
     case DIRECTOR__COMMAND__BODY_CLUSTER_INIT:
     case DIRECTOR__COMMAND__BODY_NODE_ADD:
@@ -162,6 +167,7 @@ void node_plan_applied(struct node *node, const Director__Command *command, cons
         break;
     }
     case DIRECTOR__COMMAND__BODY_VOLUME_DELETE:
+        failover_forget_deleted(node->failover, node->tree);
         if (node->current)
             push_all(node);
         break;
@@ -193,6 +199,8 @@ void node_plan_applied(struct node *node, const Director__Command *command, cons
     default:
         break;
     }
+    if (id && tree_volume_by_id(node->tree, id))
+        failover_observe(node->failover, tree_volume_by_id(node->tree, id), node_now_ms(node));
     if (id && node->current && tree_volume_by_id(node->tree, id))
         node_plan_push(node, tree_volume_by_id(node->tree, id));
     if (iqn && node->current && tree_target_by_iqn(node->tree, iqn))
@@ -222,7 +230,7 @@ static void plan_done(struct node_proposal *proposal, int status, const struct t
 static void plan_propose(struct node *node, Director__Command *command, const char *format, uint64_t volume)
 {
     struct error error = {0};
-    if (node->steps_under_way >= PLAN_STEPS_MAX)
+    if (node->stopping || node->steps_under_way >= PLAN_STEPS_MAX)
         return;
     struct plan_proposal *plan = calloc(1, sizeof(*plan));
     if (!plan)
@@ -279,8 +287,10 @@ static void engine_asks_isr(void *context, uint64_t id, uint64_t epoch, uint64_t
         if (isr & ~volume->isr) { /* growing: not for a node that is about to be thrown out again */
             node_plan_alive(node, &alive);
             for (unsigned i = 0; i < volume->replica_count; i++)
-                if (isr & ~volume->isr & 1u << i && !failover_nodes_have(&alive, volume->replicas[i].nodeid))
-                    return;
+                if (isr & ~volume->isr & 1u << i &&
+                    (!failover_nodes_have(&alive, volume->replicas[i].nodeid) ||
+                     failover_rejoin_delay(node->failover, id, volume->replicas[i].nodeid, node_now_ms(node))))
+                    return; /* it asks again; a flapping one waits ever longer (scenario 21) */
         }
         propose_isr(node, id, epoch, version, isr, reason);
         return;
@@ -342,6 +352,44 @@ static void voter_done(struct node_proposal *proposal, int status, const struct 
     node->plan_wanted = true;
 }
 
+static void voter_propose(struct node *node, uint16_t nodeid, bool voter, enum rsm_change change)
+{
+    struct error error = {0};
+    Director__Command command = DIRECTOR__COMMAND__INIT;
+    Director__NodeVoter body = DIRECTOR__NODE_VOTER__INIT;
+    body.nodeid = nodeid;
+    body.voter = voter;
+    command.body_case = DIRECTOR__COMMAND__BODY_NODE_VOTER;
+    command.node_voter = &body;
+    node->voter_proposal.done = voter_done;
+    node->voter_busy = true; /* before: a cluster of one answers at once */
+    if (node_log_propose(node, &command, change, change ? nodeid : 0, 10000, &node->voter_proposal, &error) == 0)
+        return;
+    node->voter_busy = false;
+    log_warning("voter: %s", error.message);
+}
+
+/* A vote was taken, or the node is gone: remembered on every node, whoever is the sequencer next. */
+static void vote_note(struct node *node, const Director__Command *command)
+{
+    if (command->body_case != DIRECTOR__COMMAND__BODY_NODE_VOTER || command->node_voter->voter)
+        return;
+    size_t oldest = 0;
+    for (size_t i = 1; i < ARRAY_SIZE(node->vote_taken); i++)
+        if (node->vote_taken[i].taken_ms < node->vote_taken[oldest].taken_ms)
+            oldest = i;
+    node->vote_taken[oldest].nodeid = (uint16_t)command->node_voter->nodeid;
+    node->vote_taken[oldest].taken_ms = node_now_ms(node);
+}
+
+static bool vote_rests(struct node *node, uint16_t nodeid)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(node->vote_taken); i++)
+        if (node->vote_taken[i].nodeid == nodeid && node_now_ms(node) - node->vote_taken[i].taken_ms < NODE_VOTE_REST_MS)
+            return true;
+    return false;
+}
+
 static bool voter_in_force(const struct rsm_status *status, uint16_t nodeid)
 {
     for (size_t i = 0; i < status->voter_count; i++)
@@ -350,35 +398,35 @@ static bool voter_in_force(const struct rsm_status *status, uint16_t nodeid)
     return false;
 }
 
-/* A learner that has caught up becomes a voter; one at a time (R7). */
+/* The log's voters and the tree's flags should say the same; where they do not, the flag is what was asked for last. A
+ * learner that has caught up becomes a voter. One at a time (R7). */
 static void plan_voters(struct node *node)
 {
     struct rsm_status status;
     struct rsm_progress progress;
-    struct error error = {0};
     if (node->voter_busy)
         return;
     rsm_get_status(node->rsm, &status);
     if (!status.config_committed)
         return;
+    for (size_t i = 0; i < status.voter_count; i++) {
+        const struct tree_node *voter = tree_node_by_id(node->tree, status.voters[i]);
+        if (voter && (voter->voter || !vote_rests(node, voter->nodeid)))
+            continue; /* without the flag it gets it, below */
+        log_warning("voter: node %u votes in the log but not in the tree; its vote is taken", status.voters[i]);
+        voter_propose(node, status.voters[i], false, RSM_CHANGE_REMOVE_VOTER);
+        return;
+    }
     for (size_t i = 0; i < tree_node_count(node->tree); i++) {
         const struct tree_node *candidate = tree_node_at(node->tree, i);
-        if (candidate->voter || !node_members_find(node, candidate->nodeid) ||
-            !rsm_get_progress(node->rsm, candidate->nodeid, &progress) || progress.match_index + VOTER_LAG_MAX < status.commit)
+        bool in_force = voter_in_force(&status, candidate->nodeid);
+        if (candidate->voter == in_force && in_force)
             continue;
-        Director__Command command = DIRECTOR__COMMAND__INIT;
-        Director__NodeVoter voter = DIRECTOR__NODE_VOTER__INIT;
-        voter.nodeid = candidate->nodeid;
-        voter.voter = true;
-        command.body_case = DIRECTOR__COMMAND__BODY_NODE_VOTER;
-        command.node_voter = &voter;
-        node->voter_proposal.done = voter_done;
-        enum rsm_change change = voter_in_force(&status, candidate->nodeid) ? RSM_CHANGE_NONE : RSM_CHANGE_ADD_VOTER;
-        node->voter_busy = true; /* before: it may be done inside */
-        if (node_log_propose(node, &command, change, candidate->nodeid, 10000, &node->voter_proposal, &error) < 0) {
-            log_warning("voter: %s", error.message);
-            node->voter_busy = false;
-        }
+        if (vote_rests(node, candidate->nodeid) || !node_members_find(node, candidate->nodeid) ||
+            (!in_force && (!rsm_get_progress(node->rsm, candidate->nodeid, &progress) ||
+                           progress.match_index + VOTER_LAG_MAX < status.commit)))
+            continue;
+        voter_propose(node, candidate->nodeid, true, in_force ? RSM_CHANGE_NONE : RSM_CHANGE_ADD_VOTER);
         return;
     }
 }
@@ -431,7 +479,7 @@ static void plan_own(struct node *node)
         return;
     }
     node->own_proposal.done = own_done;
-    node->own_busy = true; /* before: it may be done inside */
+    node->own_busy = true; /* before: a cluster of one answers at once */
     if (node_log_propose(node, &command, RSM_CHANGE_NONE, 0, 10000, &node->own_proposal, &error) < 0) {
         node->own_busy = false;
         log_warning("this node's entry: %s", error.message);
