@@ -51,7 +51,8 @@ static struct order *order_new(void (*run)(struct engine *engine, struct order *
 static void order_receive(struct mail *mail, void *context)
 {
     struct order *order = container_of(mail, struct order, mail);
-    order->run(context, order);
+    if (!((struct engine *)context)->closing) /* its parts go one by one */
+        order->run(context, order);
     free(order->array);
     free(order);
 }
@@ -90,14 +91,16 @@ void engine_tell_ask_isr(struct engine *engine, uint64_t volume, uint64_t epoch,
     mailbox_post(&engine->outbox, &notice->mail);
 }
 
-static void run_made(struct engine *engine, struct notice *notice)
+static void run_record(struct engine *engine, struct notice *notice)
 {
-    engine->options.callbacks.replica_made(engine->options.callbacks.context, notice->volume);
+    engine->options.callbacks.replica_record(engine->options.callbacks.context, notice->volume, notice->incarnation);
 }
 
-void engine_tell_made(struct engine *engine, uint64_t volume)
+void engine_tell_record(struct engine *engine, uint64_t volume, uint64_t incarnation)
 {
-    mailbox_post(&engine->outbox, &notice_new(volume, run_made)->mail);
+    struct notice *notice = notice_new(volume, run_record);
+    notice->incarnation = incarnation;
+    mailbox_post(&engine->outbox, &notice->mail);
 }
 
 static void run_blank(struct engine *engine, struct notice *notice)
@@ -286,9 +289,21 @@ static void iqn_apply(struct engine *engine, struct engine_iqn *iqn, const uint6
     }
 }
 
-static void target_open(struct engine *engine)
+/* The port may be taken by another program for now: that must not cost this node its portal for ever. */
+static void target_listen(struct engine *engine)
 {
     struct error error;
+    uint64_t now = uv_hrtime() / 1000000;
+    if (!engine->target || engine->listening || now < engine->listen_ms)
+        return;
+    engine->listening = target_server_listen(engine->target, engine->address, 3260, NULL, &error) == 0;
+    engine->listen_ms = now + ENGINE_LISTEN_MS;
+    if (!engine->listening)
+        log_error("target: %s; tried again", error.message);
+}
+
+static void target_open(struct engine *engine)
+{
     struct target_server_options options = {
         .loop = &engine->loop, .nodeid = engine->nodeid, .forward = &forward_operations, .forward_context = engine};
     int result = target_server_new(&options, &engine->target);
@@ -296,8 +311,8 @@ static void target_open(struct engine *engine)
         log_error("target: %s", strerror(-result));
         return;
     }
-    if (engine->options.portal && target_server_listen(engine->target, engine->address, 3260, NULL, &error) < 0)
-        log_error("target: %s", error.message);
+    engine->listening = !engine->options.portal;
+    target_listen(engine);
     if (target_server_set_ports(engine->target, engine->ports, engine->port_count) < 0)
         log_error("target: the list of portals was refused");
 }
@@ -510,6 +525,36 @@ void engine_remove_target(struct engine *engine, const char *iqn)
     mailbox_post(&engine->inbox, &order->mail);
 }
 
+static void run_keep_targets(struct engine *engine, struct order *order)
+{
+    const char (*names)[TREE_IQN_SIZE] = order->array;
+    list_foreach_safe(link, after, &engine->iqns)
+    {
+        struct engine_iqn *iqn = list_entry(link, struct engine_iqn, link);
+        size_t i = 0;
+        while (i < order->count && strcmp(names[i], iqn->iqn))
+            i++;
+        if (i < order->count)
+            continue;
+        if (engine->target)
+            (void)target_server_remove_target(engine->target, iqn->iqn);
+        list_remove(&iqn->link);
+        free(iqn);
+    }
+}
+
+void engine_keep_targets(struct engine *engine, const struct tree *tree)
+{
+    struct order *order = order_new(run_keep_targets);
+    order->count = tree_target_count(tree);
+    char (*names)[TREE_IQN_SIZE] = calloc(order->count + 1, TREE_IQN_SIZE);
+    ASSERT(names);
+    for (size_t i = 0; i < order->count; i++)
+        memcpy(names[i], tree_target_at(tree, i)->iqn, TREE_IQN_SIZE);
+    order->array = names;
+    mailbox_post(&engine->inbox, &order->mail);
+}
+
 /* --- life -------------------------------------------------------------------------------------------------------------- */
 
 struct engine_unit *engine_unit_find(struct engine *engine, uint64_t volume)
@@ -532,6 +577,8 @@ static void engine_tick(uv_timer_t *timer)
 {
     struct engine *engine = container_of(timer, struct engine, timer);
     uint64_t now = uv_hrtime() / 1000000;
+    if (!engine->closing)
+        target_listen(engine);
     list_foreach_safe(link, after, &engine->units) engine_unit_tick(list_entry(link, struct engine_unit, link), now);
 }
 

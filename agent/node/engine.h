@@ -19,7 +19,8 @@ struct engine;
 struct engine_volume {
     struct tree_volume volume;
     int replica;                    /* ours: index, or -1 */
-    bool replica_recorded;          /* this node made it before: missing files mean a blank disk (I11) */
+    uint64_t recorded;              /* incarnation of the files this node made last, 0: none. Missing or other files mean
+                                       a blank or an old disk (I11) */
     char plugin[TREE_NAME_SIZE];    /* of the store */
     char store_path[TREE_PATH_SIZE];
 };
@@ -28,9 +29,11 @@ struct engine_callbacks {
     void *context;
     /* Commit VolumeIsr, see mirror_device.h. */
     void (*ask_isr)(void *context, uint64_t volume, uint64_t epoch, uint64_t version, uint32_t isr, const char *reason);
-    /* This node's replica was made (fresh), with the committed incarnation: record it durably. */
-    void (*replica_made)(void *context, uint64_t volume);
-    /* The replica that was recorded is gone or unreadable; a blank one stands in its place: commit VolumeIncarnation. */
+    /* Record durably that this node's replica has this incarnation, then engine_put_volume() with it: nothing is opened
+     * before. Asked again every few seconds. */
+    void (*replica_record)(void *context, uint64_t volume, uint64_t incarnation);
+    /* The replica is a blank one, made in place of one that was recorded: commit VolumeIncarnation, when it is outside the
+     * in-sync set. Asked again every few seconds until the volume has it. */
     void (*replica_blank)(void *context, uint64_t volume, uint32_t replica, uint64_t incarnation);
     /* Figures of a volume that this node owns changed. */
     void (*live)(void *context, uint64_t volume, const struct api_live_volume *figures);
@@ -71,5 +74,7 @@ void engine_remove_volume(struct engine *engine, uint64_t volume);
 /* A target and all its LUNs. */
 void engine_put_target(struct engine *engine, const struct tree_target *target);
 void engine_remove_target(struct engine *engine, const char *iqn);
+/* All other targets than the tree's are gone: after the tree was replaced. */
+void engine_keep_targets(struct engine *engine, const struct tree *tree);
 
 #endif

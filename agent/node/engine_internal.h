@@ -8,6 +8,7 @@
 #include "target/io/target_server.h"
 
 #define ENGINE_LIVE_MS       250u
+#define ENGINE_LISTEN_MS     2000u
 #define ENGINE_VOLUME_ANSWER 1u /* flag of VOLUME_UP: say the same of yours */
 
 struct engine_iqn {
@@ -25,6 +26,7 @@ struct engine_link {
 enum engine_volume_phase {
     ENGINE_VOLUME_IDLE,    /* no replica here, or not yet looked at */
     ENGINE_VOLUME_MAKING,  /* a worker makes or checks its files */
+    ENGINE_VOLUME_RECORDING, /* the control thread records their incarnation; asked again after a while */
     ENGINE_VOLUME_OPEN,    /* the mirror device lives */
     ENGINE_VOLUME_FAILED,  /* tried again after a while */
     ENGINE_VOLUME_CLOSING,
@@ -39,6 +41,10 @@ struct engine_unit {
     enum engine_volume_phase phase;
     uint64_t retry_ms;
     struct mirror_device *device;
+    uint64_t incarnation; /* of the device's replica */
+    uint64_t wanted;      /* RECORDING: what config.recorded will be */
+    uint64_t granted;     /* incarnation of a blank replica that was recorded and may be made */
+    uint64_t blank_ms;    /* when the control thread was told of it last */
     uint32_t linked;      /* bit per replica index: that member's device is open and linked */
     struct api_live_volume live;
     uint64_t rate_bytes, rate_ms;
@@ -47,8 +53,10 @@ struct engine_unit {
     uv_work_t work;
     struct engine_volume work_config;
     int work_status;
-    bool work_made;       /* fresh files with the committed incarnation */
-    uint64_t work_blank;  /* incarnation of a blank replica, or 0 */
+    uint64_t work_granted;
+    uint64_t work_record; /* not 0: to be recorded before anything else */
+    bool work_blank;      /* and then to be made */
+    uint64_t work_incarnation; /* of the files that are there and good */
     struct error work_error;
     char data_path[TREE_PATH_SIZE + 64], metadata_path[TREE_PATH_SIZE + 64];
 };
@@ -74,6 +82,8 @@ struct engine {
     unsigned port_count;
     struct engine_link links[TREE_NODES_MAX];
     unsigned link_count;
+    bool listening;
+    uint64_t listen_ms;     /* when listening is tried again */
     uv_timer_t timer;
     void (*closed)(void *context);
     void *closed_context;
@@ -91,7 +101,7 @@ void engine_unit_tick(struct engine_unit *unit, uint64_t now_ms);
 /* Mail to the control thread. */
 void engine_tell_ask_isr(struct engine *engine, uint64_t volume, uint64_t epoch, uint64_t version, uint32_t isr,
                          const char *reason);
-void engine_tell_made(struct engine *engine, uint64_t volume);
+void engine_tell_record(struct engine *engine, uint64_t volume, uint64_t incarnation);
 void engine_tell_blank(struct engine *engine, uint64_t volume, uint32_t replica, uint64_t incarnation);
 void engine_tell_live(struct engine *engine, uint64_t volume, const struct api_live_volume *figures);
 /* One part that was open while closing is gone. */

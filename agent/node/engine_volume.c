@@ -2,8 +2,16 @@
  *
  * Happy path: put -> LU in the target (TRANSITION) -> a worker makes or checks the files -> data device and mirror device
  * open -> announced to the peers, configured -> the target is told where the owner is.
- * Failure paths: files cannot be made or opened -> FAILED, tried again every few seconds, the words go to the live figures.
- * Files that this node made before are missing or unreadable -> a blank replica with a new incarnation (I11). */
+ * Failure paths: files cannot be made or opened -> FAILED, tried again every few seconds; an owner asks that another member
+ * takes over meanwhile.
+ *
+ * Incarnations (I11). The node's record says which incarnation its files had last; it is durable before a replica takes part,
+ * so that no crash makes a disk pass for another one:
+ *   no record, no files            -> made with the committed incarnation, recorded, opened
+ *   no record, files of committed  -> made a moment before a crash: recorded, opened
+ *   record, files of the record    -> opened
+ *   record, no or damaged files    -> a blank disk: a new incarnation is recorded, then made, opened, and committed
+ *   files of another incarnation   -> a disk of another time: left alone, refused (scenario 20) */
 #define LOG_MODULE "volume"
 #include "agent/node/engine_internal.h"
 
@@ -11,6 +19,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define UNIT_RETRY_MS 3000u
@@ -102,6 +111,14 @@ static void device_state(void *context, struct mirror_device *device, const stru
     (void)status;
 }
 
+/* What cannot be said must not be missed: the link is broken off, and all is said anew when it is up again. */
+static void unit_say(struct engine_unit *unit, uint16_t nodeid, const struct peer_header *header)
+{
+    int result = peer_mesh_send(unit->engine->mesh, nodeid, header, NULL, 0);
+    if (result < 0 && result != -ENOTCONN)
+        transport_reset(unit, nodeid, "its queue is full");
+}
+
 void engine_unit_announce(struct engine_unit *unit, uint16_t nodeid, bool ask)
 {
     struct engine *engine = unit->engine;
@@ -109,7 +126,7 @@ void engine_unit_announce(struct engine_unit *unit, uint16_t nodeid, bool ask)
                                  .object = unit->config.volume.id};
     for (unsigned i = 0; i < engine->link_count; i++)
         if (!nodeid || engine->links[i].nodeid == nodeid)
-            IGNORE_RESULT(peer_mesh_send(engine->mesh, engine->links[i].nodeid, &header, NULL, 0));
+            unit_say(unit, engine->links[i].nodeid, &header);
 }
 
 void engine_unit_link_up(struct engine_unit *unit, const struct engine_link *link)
@@ -146,28 +163,44 @@ static const struct director_plugin *unit_plugin(struct engine_unit *unit, struc
     return plugin_loader_find(unit->engine->options.plugins, DIRECTOR_PLUGIN_BACKSTORE, unit->work_config.plugin, error);
 }
 
-/* Worker: make what is missing. Files that were there before (recorded, or half of a pair) and are not whole any more
- * make a blank replica: new files under a new incarnation, which must be committed before they count (I11). */
+/* Worker: the data file, empty where it was not there. Old bytes are left as they are: a new incarnation is synced in full, and
+ * until then they may be the last copy there is. */
+static int make_data(struct engine_unit *unit, const struct director_plugin *plugin, struct error *error)
+{
+    uint64_t size_bytes = unit->work_config.volume.size_bytes;
+    struct stat status;
+    int result = 0;
+    if (stat(unit->data_path, &status) == 0 && S_ISREG(status.st_mode) && (uint64_t)status.st_size != size_bytes)
+        result = plugin_remove(plugin, unit->data_path, error); /* half made */
+    if (result == 0)
+        result = plugin_create(plugin, unit->data_path, size_bytes, NULL, error);
+    return result == -EEXIST ? 0 : result;
+}
+
+/* Worker: look at the files, make them when that is due. What comes out of it is said at the top. */
 static void unit_make(uv_work_t *work)
 {
     struct engine_unit *unit = container_of(work, struct engine_unit, work);
     const struct tree_volume *volume = &unit->work_config.volume;
     struct error *error = &unit->work_error;
     const struct director_plugin *plugin = unit_plugin(unit, error);
+    uint64_t committed = volume->replicas[unit->work_config.replica].incarnation, recorded = unit->work_config.recorded;
     struct metadata_header header;
     struct mirror_replica_identity identity = {.volume = volume->id, .volume_uuid = volume->uuid,
                                                .node_uuid = unit->engine->options.node_uuid, .size_bytes = volume->size_bytes,
-                                               .replica_index = (uint32_t)unit->work_config.replica,
-                                               .incarnation = volume->replicas[unit->work_config.replica].incarnation};
-    if (!plugin) {
-        unit->work_status = -ENOENT;
+                                               .replica_index = (uint32_t)unit->work_config.replica};
+    unit->work_status = plugin ? 0 : -ENOENT;
+    if (!plugin)
         return;
-    }
     int checked = mirror_replica_check(unit->metadata_path, &header, error);
     bool data_there = access(unit->data_path, F_OK) == 0;
     if (checked == 0 && data_there) {
-        unit->work_made = !unit->work_config.replica_recorded;
-        unit->work_status = 0;
+        unit->work_incarnation = header.incarnation;
+        if (header.incarnation != (recorded ? recorded : committed))
+            unit->work_status = error_set(error, -EMEDIUMTYPE, "%s is not the disk that was in use last; bring that one back, or "
+                                          "remove this file to have the replica made anew", unit->metadata_path);
+        else if (!recorded)
+            unit->work_record = header.incarnation;
         return;
     }
     if (checked < 0 && checked != -ENOENT && checked != -EBADMSG) {
@@ -175,23 +208,26 @@ static void unit_make(uv_work_t *work)
         return;
     }
     /* Metadata is made last: with it there, or damaged, or recorded, this replica existed before. */
-    bool blank = unit->work_config.replica_recorded || checked != -ENOENT;
-    if (blank) {
-        if (random_bytes(&identity.incarnation, sizeof(identity.incarnation)) < 0 ||
-            plugin_remove(plugin, unit->data_path, error) < 0 || mirror_replica_remove(unit->metadata_path, error) < 0) {
-            unit->work_status = -EIO;
-            return;
-        }
-        unit->work_blank = identity.incarnation;
-    } else {
+    if (!recorded && checked == -ENOENT) {
+        identity.incarnation = committed;
         for (unsigned i = 0; i < volume->replica_count; i++)
             identity.incarnations[i] = volume->replicas[i].incarnation;
+    } else if (recorded && recorded == unit->work_granted) {
+        identity.incarnation = recorded;
+        unit->work_status = mirror_replica_remove(unit->metadata_path, error);
+    } else {
+        unit->work_blank = true;
+        unit->work_status = random_bytes(&unit->work_record, sizeof(unit->work_record));
+        unit->work_record |= 1; /* never 0 */
+        return;
     }
-    int result = plugin_create(plugin, unit->data_path, volume->size_bytes, NULL, error);
-    if (result == 0 || result == -EEXIST)
-        result = mirror_replica_create(unit->metadata_path, &identity, error);
-    unit->work_made = result == 0;
-    unit->work_status = result;
+    if (unit->work_status == 0)
+        unit->work_status = make_data(unit, plugin, error);
+    if (unit->work_status == 0)
+        unit->work_status = mirror_replica_create(unit->metadata_path, &identity, error);
+    unit->work_incarnation = identity.incarnation;
+    if (!recorded)
+        unit->work_record = identity.incarnation;
 }
 
 static void unit_fail(struct engine_unit *unit, const char *what, const struct error *error)
@@ -223,6 +259,15 @@ static void unit_made(uv_work_t *work, int status)
         unit_fail(unit, "its replica here cannot be made", &unit->work_error);
         return;
     }
+    if (unit->work_record) {
+        if (unit->work_blank)
+            unit->granted = unit->work_record;
+        unit->wanted = unit->work_record;
+        unit->phase = ENGINE_VOLUME_RECORDING;
+        unit->retry_ms = unit_now_ms() + UNIT_RETRY_MS;
+        engine_tell_record(engine, unit->config.volume.id, unit->wanted);
+        return;
+    }
     const struct director_plugin *plugin = unit_plugin(unit, &error);
     const struct director_option data_options[] = {{"block", unit->config.volume.block_bytes == 512 ? "512" : "4096"}, {0}};
     int result = plugin ? plugin_open(plugin, &engine->loop, unit->data_path, NULL, data_options, &data, &error) : -ENOENT;
@@ -250,12 +295,8 @@ static void unit_made(uv_work_t *work, int status)
     }
     unit->phase = ENGINE_VOLUME_OPEN;
     unit->linked = 0;
-    if (unit->work_blank)
-        engine_tell_blank(engine, unit->config.volume.id, (uint32_t)unit->config.replica, unit->work_blank);
-    if (unit->work_made) {
-        unit->config.replica_recorded = true;
-        engine_tell_made(engine, unit->config.volume.id);
-    }
+    unit->incarnation = unit->work_incarnation;
+    unit->blank_ms = 0;
     engine_unit_announce(unit, 0, true);
     engine_unit_update(unit);
 }
@@ -263,8 +304,9 @@ static void unit_made(uv_work_t *work, int status)
 static void unit_open(struct engine_unit *unit)
 {
     unit->work_config = unit->config;
-    unit->work_made = false;
-    unit->work_blank = 0;
+    unit->work_granted = unit->granted;
+    unit->work_record = unit->work_incarnation = 0;
+    unit->work_blank = false;
     unit->work_error = (struct error){0};
     unit_paths(unit);
     unit->phase = ENGINE_VOLUME_MAKING;
@@ -283,6 +325,8 @@ void engine_unit_update(struct engine_unit *unit)
     if (unit->removed || unit->engine->closing)
         return;
     /* Before the node's state is current its configuration may be of the past; an owner of the past must not wake up. */
+    if (unit->phase == ENGINE_VOLUME_RECORDING && unit->config.recorded == unit->wanted)
+        unit->phase = ENGINE_VOLUME_IDLE;
     if (unit->config.replica >= 0 && unit->phase == ENGINE_VOLUME_IDLE && unit->engine->authority)
         unit_open(unit);
     if (unit->device && unit->engine->authority)
@@ -352,7 +396,7 @@ void engine_unit_close(struct engine_unit *unit)
         return;
     }
     for (unsigned i = 0; i < engine->link_count; i++)
-        IGNORE_RESULT(peer_mesh_send(engine->mesh, engine->links[i].nodeid, &header, NULL, 0));
+        unit_say(unit, engine->links[i].nodeid, &header);
     struct mirror_device *device = unit->device;
     unit->device = NULL;
     mirror_device_close(device, unit_closed, unit);
@@ -392,9 +436,19 @@ static void unit_figures(struct engine_unit *unit, struct api_live_volume *ret_l
 void engine_unit_tick(struct engine_unit *unit, uint64_t now_ms)
 {
     struct api_live_volume live;
-    if (unit->phase == ENGINE_VOLUME_FAILED && now_ms >= unit->retry_ms) {
+    const struct tree_volume *volume = &unit->config.volume;
+    bool mine = unit->engine->authority && volume->owner == unit->engine->nodeid;
+    if ((unit->phase == ENGINE_VOLUME_FAILED || unit->phase == ENGINE_VOLUME_RECORDING) && now_ms >= unit->retry_ms) {
+        uint32_t others = volume->isr & ~(unit->config.replica >= 0 ? 1u << unit->config.replica : 0);
+        if (mine && others) /* the mirror would ask, but there is none */
+            engine_tell_ask_isr(unit->engine, volume->id, volume->epoch, volume->isr_version, others, "its owner cannot open its replica");
         unit->phase = ENGINE_VOLUME_IDLE;
         engine_unit_update(unit);
+    }
+    if (unit->device && unit->engine->authority && unit->config.replica >= 0 && now_ms >= unit->blank_ms &&
+        volume->replicas[unit->config.replica].incarnation != unit->incarnation) {
+        unit->blank_ms = now_ms + UNIT_RETRY_MS;
+        engine_tell_blank(unit->engine, volume->id, (uint32_t)unit->config.replica, unit->incarnation);
     }
     if (!unit->device || unit->config.volume.owner != unit->engine->nodeid)
         return;

@@ -92,17 +92,17 @@ static void quorum_words(struct node *node, char *text, size_t size)
 {
     struct rsm_status status = {0};
     size_t present = 0, length;
-    if (!node->rsm) {
-        char state[160];
-        (void)formation_describe(node->formation, node_now_ms(node), state, sizeof(state));
-        (void)snprintf(text, size, "this node is not in a cluster yet: %s", state);
-        return;
-    }
     if (node->removed || node->log_failed) {
         (void)snprintf(text, size, "%s", node->removed ? "this node was removed from its cluster: to let it join again, stop directord, "
                                                          "clear its state folder and start it"
                                                        : "the state store of this node failed: restart directord when its disk is "
                                                          "well; ask another node");
+        return;
+    }
+    if (!node->rsm) {
+        char state[160];
+        (void)formation_describe(node->formation, node_now_ms(node), state, sizeof(state));
+        (void)snprintf(text, size, "this node is not in a cluster yet: %s", state);
         return;
     }
     rsm_get_status(node->rsm, &status);

@@ -4,6 +4,7 @@
 #define LOG_MODULE "plan"
 #include "agent/node/node.h"
 
+#include "director/base/bytes.h"
 #include "director/base/log.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -15,6 +16,7 @@
 #define LIVE_FORGET_MS   5000u
 #define OWN_RETRY_MS     1000u
 #define DEFAULT_STORE    "default"
+#define RECORD_BYTES     24u /* le64 incarnation, volume uuid */
 
 /* --- who is alive ------------------------------------------------------------------------------------------------------ */
 
@@ -38,26 +40,37 @@ static void record_key(uint64_t volume, char key[static 48])
     (void)snprintf(key, 48, "replica-%" PRIu64, volume);
 }
 
-static bool record_there(struct node *node, uint64_t volume)
+/* Incarnation of the files that this node made last for the volume, or 0. The uuid tells it from one of another cluster. */
+static uint64_t record_get(struct node *node, const struct tree_volume *volume)
 {
-    char key[48], byte;
+    uint8_t bytes[RECORD_BYTES];
+    char key[48];
     size_t size;
-    record_key(volume, key);
-    return log_store_get(node->store, key, &byte, 1, &size, NULL) == 0;
+    record_key(volume->id, key);
+    if (log_store_get(node->store, key, bytes, sizeof(bytes), &size, NULL) < 0 || size != sizeof(bytes) ||
+        memcmp(bytes + 8, volume->uuid.bytes, sizeof(volume->uuid)))
+        return 0;
+    return get_le64(bytes);
 }
 
-static void record_set(struct node *node, uint64_t volume, bool there)
+/* uuid NULL: forget it. */
+static int record_set(struct node *node, uint64_t volume, const struct uuid *uuid, uint64_t incarnation)
 {
+    uint8_t bytes[RECORD_BYTES];
     char key[48];
     struct error error = {0};
     record_key(volume, key);
+    put_le64(bytes, incarnation);
+    if (uuid)
+        memcpy(bytes + 8, uuid->bytes, sizeof(*uuid));
     int result = log_store_begin(node->store, &error);
     if (result == 0) {
-        (void)log_store_put(node->store, key, there ? "1" : NULL, there ? 1 : 0, &error);
+        (void)log_store_put(node->store, key, uuid ? bytes : NULL, uuid ? sizeof(bytes) : 0, &error);
         result = log_store_commit(node->store, &error);
     }
     if (result < 0)
         log_error("the replica of volume %" PRIu64 " could not be recorded: %s", volume, error.message);
+    return result;
 }
 
 static void push_volume(struct node *node, const struct tree_volume *volume)
@@ -71,7 +84,7 @@ static void push_volume(struct node *node, const struct tree_volume *volume)
         } else {
             push.replica = -1;
         }
-        push.replica_recorded = record_there(node, volume->id);
+        push.recorded = record_get(node, volume);
     }
     engine_put_volume(node->engine, &push);
 }
@@ -106,7 +119,7 @@ static void push_all(struct node *node)
             i++;
             continue;
         }
-        record_set(node, node->pushed[i], false);
+        (void)record_set(node, node->pushed[i], NULL, 0);
         engine_remove_volume(node->engine, node->pushed[i]);
         node->pushed[i] = node->pushed[--node->pushed_count];
     }
@@ -114,6 +127,7 @@ static void push_all(struct node *node)
         node_plan_push(node, tree_volume_at(node->tree, i));
     for (size_t i = 0; i < tree_target_count(node->tree); i++)
         engine_put_target(node->engine, tree_target_at(node->tree, i));
+    engine_keep_targets(node->engine, node->tree);
     push_ports(node);
 }
 
@@ -304,9 +318,16 @@ static void engine_asks_isr(void *context, uint64_t id, uint64_t epoch, uint64_t
         }
 }
 
-static void engine_made_replica(void *context, uint64_t volume)
+static void engine_records_replica(void *context, uint64_t id, uint64_t incarnation)
 {
-    record_set(context, volume, true);
+    struct node *node = context;
+    const struct tree_volume *volume = tree_volume_by_id(node->tree, id);
+    if (!volume || node->stopping)
+        return;
+    if (incarnation != volume->replicas[MAX(tree_volume_replica_of(volume, node->self.nodeid), 0)].incarnation)
+        log_warning("volume %s: this node's replica is missing or damaged and is made anew", volume->name);
+    if (record_set(node, id, &volume->uuid, incarnation) == 0 && node->current)
+        node_plan_push(node, volume);
 }
 
 static void engine_blank_replica(void *context, uint64_t volume, uint32_t replica, uint64_t incarnation)
@@ -314,7 +335,9 @@ static void engine_blank_replica(void *context, uint64_t volume, uint32_t replic
     struct node *node = context;
     Director__Command command = DIRECTOR__COMMAND__INIT;
     Director__VolumeIncarnation change = DIRECTOR__VOLUME_INCARNATION__INIT;
-    log_warning("volume %" PRIu64 ": this node's replica was missing or damaged and is made anew", volume);
+    const struct tree_volume *now = tree_volume_by_id(node->tree, volume);
+    if (!node->quorate || !now || now->isr & 1u << replica)
+        return; /* it asks again; the owner sees another disk than it knew and has it out of the in-sync set */
     change.volume = volume;
     change.replica = replica;
     change.incarnation = incarnation;
@@ -668,7 +691,7 @@ int node_plan_start(struct node *node, struct error *error)
         .node_uuid = node->self.uuid,
         .boot = node->boot,
         .plugins = node->plugins,
-        .callbacks = {.context = node, .ask_isr = engine_asks_isr, .replica_made = engine_made_replica,
+        .callbacks = {.context = node, .ask_isr = engine_asks_isr, .replica_record = engine_records_replica,
                       .replica_blank = engine_blank_replica, .live = engine_figures},
     };
     return engine_new(&options, &node->engine, error);
