@@ -79,7 +79,7 @@ struct tree_volume {
     uint64_t epoch;       /* from 1 */
     uint16_t owner;       /* nodeid */
     uint32_t isr;         /* bit i: replicas[i] is in sync */
-    uint64_t isr_version; /* from 1; changes with owner or isr */
+    uint64_t isr_version; /* from 1; changes with owner, isr or an incarnation */
     uint64_t created_ms;  /* wall clock of the proposer */
 };
 

@@ -292,8 +292,12 @@ static void a_replica_in_sync_keeps_its_incarnation(void **state)
     body.incarnation = 77;
     REFUSED(tree, -EBUSY, apply(tree, COMMAND(VOLUME_INCARNATION, volume_incarnation, &body)));
     assert_int_equal(isr(tree, 1, 1, 1, 1), 0);
+    uint64_t version = tree_volume_by_id(tree, 1)->isr_version;
     assert_int_equal(apply(tree, COMMAND(VOLUME_INCARNATION, volume_incarnation, &body)), 0);
     assert_int_equal(tree_volume_by_id(tree, 1)->replicas[1].incarnation, 77);
+    assert_int_equal(tree_volume_by_id(tree, 1)->isr_version, version + 1); /* else the mirrors would not take it over */
+    assert_int_equal(apply(tree, COMMAND(VOLUME_INCARNATION, volume_incarnation, &body)), 0);
+    assert_int_equal(tree_volume_by_id(tree, 1)->isr_version, version + 1);
     tree_free(tree);
 }
 

@@ -340,6 +340,8 @@ int tree_volume_incarnation(struct tree_change *change)
                          "gets another disk", body->replica, volume->name);
     if (change->dry)
         return 0;
+    if (volume->replicas[body->replica].incarnation != body->incarnation)
+        volume->isr_version++; /* the mirrors take over no configuration without a newer version */
     volume->replicas[body->replica].incarnation = body->incarnation;
     change->result->volume = volume->id;
     change->result->version = volume->isr_version;
