@@ -46,7 +46,8 @@ struct tree_node {
     struct uuid uuid;
     char name[TREE_NAME_SIZE];
     uint16_t nodeid;
-    char address[TREE_ADDRESS_SIZE];
+    char address[TREE_ADDRESS_SIZE]; /* of one node only. "": another one has it now, or the node is getting another: the
+                                        NodeUpdate that says so empties it, and is to be repeated when corosync has that */
     bool voter;
     uint64_t boot; /* of its last known process; 0: unknown */
     uint32_t version_max;

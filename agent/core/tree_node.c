@@ -77,6 +77,15 @@ static int node_info_check(struct tree_change *change, const Director__NodeInfo 
     return 0;
 }
 
+/* An address belongs to the node that was there last: a machine that was set up anew takes it from its former self, whose
+ * entry stays until it is removed. Without one a node is on no list of corosync's: two with the same would be one to it. */
+static void address_take(struct tree *tree, const struct tree_node *owner)
+{
+    for (size_t i = 0; i < tree->node_count; i++)
+        if (&tree->nodes[i] != owner && strcmp(tree->nodes[i].address, owner->address) == 0)
+            tree->nodes[i].address[0] = '\0';
+}
+
 /* A learner; the first node of the cluster is its first voter, as the replicated log was begun with it. */
 int tree_node_add(struct tree_change *change)
 {
@@ -114,6 +123,7 @@ int tree_node_add(struct tree_change *change)
     for (; place > 0 && tree->nodes[place - 1].nodeid > node.nodeid; place--)
         tree->nodes[place] = tree->nodes[place - 1];
     tree->nodes[place] = node;
+    address_take(tree, &tree->nodes[place]);
     tree->cluster.node_list_version++;
     change->result->nodeid = node.nodeid;
     return 0;
@@ -136,7 +146,13 @@ int tree_node_update(struct tree_change *change)
     if (info->name && *info->name)
         node_name_make(tree, info->name, node->nodeid, node->name);
     if (info->address && *info->address && strcmp(info->address, node->address) != 0) {
-        tree_copy(node->address, sizeof(node->address), info->address);
+        /* In two steps: corosync takes no other address for a node it has, so the lists must lack it in between. */
+        if (node->address[0]) {
+            node->address[0] = '\0';
+        } else {
+            tree_copy(node->address, sizeof(node->address), info->address);
+            address_take(tree, node);
+        }
         tree->cluster.node_list_version++;
     }
     if (info->boot)

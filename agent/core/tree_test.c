@@ -150,6 +150,35 @@ static struct tree *three_nodes(void)
         assert_true(tree_hash(tree) == before_);        \
     } while (0)
 
+static void an_address_belongs_to_the_node_that_was_there_last(void **state)
+{
+    (void)state;
+    struct tree *tree = tree_new();
+    uint8_t uuid[16] = {1, 1};
+    Director__NodeInfo info = DIRECTOR__NODE_INFO__INIT;
+    Director__NodeUpdate update = DIRECTOR__NODE_UPDATE__INIT;
+    assert_int_equal(node_add(tree, 1, "one"), 0);
+    assert_int_equal(node_add(tree, 7, "one"), 0); /* the same machine, set up anew */
+    assert_string_equal(tree_node_by_id(tree, 1)->address, "");
+    assert_string_equal(tree_node_by_id(tree, 2)->address, "10.0.0.1");
+    uint64_t version = tree_get_cluster(tree)->node_list_version;
+    memcpy(uuid, tree_node_by_id(tree, 1)->uuid.bytes, sizeof(uuid));
+    info.uuid = (ProtobufCBinaryData){16, uuid};
+    info.address = (char *)"10.0.0.1";
+    update.node = &info;
+    assert_int_equal(apply(tree, COMMAND(NODE_UPDATE, node_update, &update)), 0); /* and the first is back */
+    assert_string_equal(tree_node_by_id(tree, 1)->address, "10.0.0.1");
+    assert_string_equal(tree_node_by_id(tree, 2)->address, "");
+    assert_int_equal(tree_get_cluster(tree)->node_list_version, version + 1);
+    info.address = (char *)"10.0.0.9"; /* another one: in two steps */
+    assert_int_equal(apply(tree, COMMAND(NODE_UPDATE, node_update, &update)), 0);
+    assert_string_equal(tree_node_by_id(tree, 1)->address, "");
+    assert_int_equal(apply(tree, COMMAND(NODE_UPDATE, node_update, &update)), 0);
+    assert_string_equal(tree_node_by_id(tree, 1)->address, "10.0.0.9");
+    assert_int_equal(tree_get_cluster(tree)->node_list_version, version + 3);
+    tree_free(tree);
+}
+
 static void nodes_get_the_lowest_free_id_and_unique_names(void **state)
 {
     (void)state;
@@ -425,6 +454,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nodes_get_the_lowest_free_id_and_unique_names),
+        cmocka_unit_test(an_address_belongs_to_the_node_that_was_there_last),
         cmocka_unit_test(a_node_in_use_is_not_removed),
         cmocka_unit_test(a_volume_is_placed_where_most_room_is),
         cmocka_unit_test(bad_volumes_are_refused_in_words),

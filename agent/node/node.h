@@ -155,6 +155,7 @@ struct node {
     uint64_t planned_ms;
     unsigned steps_under_way; /* proposals of the planner */
     bool plan_wanted;
+    uint64_t address_ms; /* when another node's new address was proposed last */
     bool own_busy; /* a proposal about this node's own entries is under way */
     struct node_proposal own_proposal;
     uint64_t own_retry_ms;
@@ -244,7 +245,7 @@ void node_list_take(struct node *node, Director__NodeInfo **nodes, size_t count,
 void node_list_message(struct node *node, Director__MembersReply *message, Director__NodeInfo *infos,
                        Director__NodeInfo **pointers);
 void node_list_load(struct node *node);
-struct peer_node *node_list_peers(const struct node *node, struct peer_node peers[static COROSYNC_NODES_MAX]);
+size_t node_list_peers(const struct node *node, struct peer_node peers[static COROSYNC_NODES_MAX]); /* those with an address */
 /* Be a member: corosync and the group run, with the list as it is now. */
 void node_members_run(struct node *node);
 
@@ -258,6 +259,8 @@ int node_link_send(struct peer *peer, uint16_t type, uint64_t request, const Pro
 
 /* node_formation.c */
 void node_formation_feed(struct node *node, const struct formation_event *event);
+/* Our log is current and holds no cluster: its forming was interrupted between identity and commands. */
+void node_formation_resume(struct node *node);
 
 /* node_plan.c */
 MUST_CHECK int node_plan_start(struct node *node, struct error *error);

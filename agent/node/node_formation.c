@@ -28,6 +28,8 @@ static void formation_dial(struct node *node, const struct formation_where *wher
     IGNORE_RESULT(peer_mesh_set_seeds(node->control, seeds, node->dialled_count));
 }
 
+static void form_propose(struct node *node);
+
 static void form_failed(struct node *node, const struct error *error)
 {
     log_error("form: %s", error->message);
@@ -104,7 +106,6 @@ static void form_cluster_done(struct node_proposal *proposal, int status, const 
 static void formation_form(struct node *node)
 {
     struct error error = {0};
-    char text[UUID_TEXT_SIZE], name[32];
     node->forming = true;
     if (uuid_generate(&node->self.cluster) < 0) {
         (void)error_set(&error, -EIO, "no randomness");
@@ -125,6 +126,22 @@ static void formation_form(struct node *node)
         return;
     }
     node_members_run(node);
+    form_propose(node);
+}
+
+void node_formation_resume(struct node *node)
+{
+    if (node->forming || node->own_busy || node->stopping)
+        return;
+    log_notice("form: going on where an earlier start was interrupted");
+    node->forming = true;
+    form_propose(node);
+}
+
+static void form_propose(struct node *node)
+{
+    struct error error = {0};
+    char text[UUID_TEXT_SIZE], name[32];
     uuid_format(&node->self.cluster, text);
     (void)snprintf(name, sizeof(name), "san-%.8s", text);
     Director__Command command = DIRECTOR__COMMAND__INIT;
@@ -335,7 +352,8 @@ int node_members_start(struct node *node, struct error *error)
     if (result < 0)
         return result;
     struct peer_node peers[COROSYNC_NODES_MAX];
-    if (node->list_count && peer_mesh_set_peers(node->control, node_list_peers(node, peers), node->list_count) < 0)
+    size_t count = node_list_peers(node, peers);
+    if (count && peer_mesh_set_peers(node->control, peers, count) < 0)
         return error_set(error, -ENOMEM, "out of memory");
     struct formation_event event = {.type = FORMATION_START, .facts = node_facts(node)};
     node_formation_feed(node, &event);

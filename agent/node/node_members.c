@@ -83,6 +83,15 @@ void node_members_not_pristine(struct node *node)
 
 /* --- the node list: in memory, in the store (key "nodes"), in corosync.conf, in the meshes ------------------------- */
 
+/* Our own address is the one we have, whatever the others know of it yet: with another one corosync would not start, and
+ * the others could not be told. */
+static void list_own_address(struct node *node)
+{
+    for (size_t i = 0; i < node->list_count; i++)
+        if (uuid_equal(&node->list_uuid[i], &node->self.uuid))
+            (void)snprintf(node->list[i].address, sizeof(node->list[i].address), "%s", node->address);
+}
+
 static void list_from_tree(struct node *node)
 {
     node->list_count = 0;
@@ -95,6 +104,7 @@ static void list_from_tree(struct node *node)
         (void)snprintf(to->address, sizeof(to->address), "%s", from->address);
     }
     node->list_version = tree_get_cluster(node->tree)->node_list_version;
+    list_own_address(node);
 }
 
 void node_list_take(struct node *node, Director__NodeInfo **nodes, size_t count, uint64_t version)
@@ -110,6 +120,7 @@ void node_list_take(struct node *node, Director__NodeInfo **nodes, size_t count,
         (void)snprintf(to->address, sizeof(to->address), "%s", nodes[i]->address);
     }
     node->list_version = version;
+    list_own_address(node);
 }
 
 /* The list as a MembersReply; the arrays live in *infos and *pointers, the caller's. */
@@ -164,14 +175,19 @@ void node_list_load(struct node *node)
     director__members_reply__free_unpacked(message, NULL);
 }
 
-struct peer_node *node_list_peers(const struct node *node, struct peer_node peers[static COROSYNC_NODES_MAX])
+size_t node_list_peers(const struct node *node, struct peer_node peers[static COROSYNC_NODES_MAX])
 {
+    size_t count = 0;
     for (size_t i = 0; i < node->list_count; i++) {
-        peers[i].uuid = node->list_uuid[i];
-        peers[i].nodeid = (uint16_t)node->list[i].nodeid;
-        (void)snprintf(peers[i].address, sizeof(peers[i].address), "%.60s:%u", node->list[i].address, PEER_PORT);
+        struct peer_node *peer = &peers[count];
+        if (!node->list[i].address[0])
+            continue;
+        peer->uuid = node->list_uuid[i];
+        peer->nodeid = (uint16_t)node->list[i].nodeid;
+        (void)snprintf(peer->address, sizeof(peer->address), "%.60s:%u", node->list[i].address, PEER_PORT);
+        count++;
     }
-    return peers;
+    return count;
 }
 
 /* Write the list wherever it is needed. 0 or negative errno. */
@@ -183,7 +199,12 @@ static int list_publish(struct node *node, struct error *error)
     (void)snprintf(keyfile, sizeof(keyfile), "%s/corosync.key", node->options.run_path);
     (void)snprintf(state, sizeof(state), "%s/corosync", node->options.state_path);
     (void)snprintf(logfile, sizeof(logfile), "%s/corosync.log", node->options.run_path);
-    struct corosync_config config = {.cluster = node->self.cluster, .nodes = node->list, .node_count = node->list_count,
+    struct corosync_node ring[COROSYNC_NODES_MAX];
+    size_t ring_count = 0;
+    for (size_t i = 0; i < node->list_count; i++)
+        if (node->list[i].address[0]) /* others are nowhere */
+            ring[ring_count++] = node->list[i];
+    struct corosync_config config = {.cluster = node->self.cluster, .nodes = ring, .node_count = ring_count,
                                      .keyfile = keyfile, .state_dir = state, .logfile = logfile};
     int result = list_save(node, error);
     if (result == 0)
@@ -192,11 +213,11 @@ static int list_publish(struct node *node, struct error *error)
         result = corosync_config_write(&config, path, error);
     if (result < 0)
         return result;
-    (void)node_list_peers(node, peers);
-    result = peer_mesh_set_peers(node->control, peers, node->list_count);
+    size_t count = node_list_peers(node, peers);
+    result = peer_mesh_set_peers(node->control, peers, count);
     if (result < 0)
         return error_set(error, result, "out of memory for the node list");
-    return engine_set_peers(node->engine, peers, node->list_count) < 0
+    return engine_set_peers(node->engine, peers, count) < 0
                ? error_set(error, -ENOMEM, "out of memory for the node list") : 0;
 }
 

@@ -97,6 +97,8 @@ static void push_ports(struct node *node)
     node_plan_alive(node, &alive);
     for (size_t i = 0; i < tree_node_count(node->tree) && count < TARGET_PORTS_MAX; i++) {
         const struct tree_node *from = tree_node_at(node->tree, i);
+        if (!from->address[0])
+            continue;
         struct target_port *port = &ports[count++];
         memset(port, 0, sizeof(*port));
         port->nodeid = from->nodeid;
@@ -241,7 +243,7 @@ static void plan_done(struct node_proposal *proposal, int status, const struct t
     free(plan);
 }
 
-static void plan_propose(struct node *node, Director__Command *command, const char *format, uint64_t volume)
+static void plan_propose(struct node *node, Director__Command *command, const char *verb, const char *object, uint64_t number)
 {
     struct error error = {0};
     if (node->stopping || node->steps_under_way >= PLAN_STEPS_MAX)
@@ -251,7 +253,7 @@ static void plan_propose(struct node *node, Director__Command *command, const ch
         return;
     plan->node = node;
     plan->proposal.done = plan_done;
-    (void)snprintf(plan->what, sizeof(plan->what), "%s of volume %" PRIu64, format, volume);
+    (void)snprintf(plan->what, sizeof(plan->what), "%s of %s %" PRIu64, verb, object, number);
     node->steps_under_way++;
     if (node_log_propose(node, command, RSM_CHANGE_NONE, 0, 10000, &plan->proposal, &error) < 0) {
         log_warning("%s: %s", plan->what, error.message);
@@ -271,7 +273,7 @@ static void propose_promote(struct node *node, uint64_t volume, uint64_t epoch, 
     promote.reason = (char *)reason;
     command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_PROMOTE;
     command.volume_promote = &promote;
-    plan_propose(node, &command, "promotion", volume);
+    plan_propose(node, &command, "promotion", "volume", volume);
 }
 
 static void propose_isr(struct node *node, uint64_t volume, uint64_t epoch, uint64_t version, uint32_t isr, const char *reason)
@@ -285,7 +287,7 @@ static void propose_isr(struct node *node, uint64_t volume, uint64_t epoch, uint
     change.reason = (char *)reason;
     command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_ISR;
     command.volume_isr = &change;
-    plan_propose(node, &command, "in-sync set", volume);
+    plan_propose(node, &command, "in-sync set", "volume", volume);
 }
 
 /* The mirror asks for another in-sync set. */
@@ -343,7 +345,7 @@ static void engine_blank_replica(void *context, uint64_t volume, uint32_t replic
     change.incarnation = incarnation;
     command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_INCARNATION;
     command.volume_incarnation = &change;
-    plan_propose(node, &command, "new incarnation", volume);
+    plan_propose(node, &command, "new incarnation", "volume", volume);
 }
 
 /* --- the sequencer's duties -------------------------------------------------------------------------------------------- */
@@ -363,6 +365,39 @@ static void plan_failover(struct node *node)
     }
     if (count == ARRAY_SIZE(steps))
         node->plan_wanted = true;
+}
+
+/* A member that came back with another address is on no ring before all know it: it says so on its control link. */
+static void plan_addresses(struct node *node)
+{
+    if (node_now_ms(node) - node->address_ms < OWN_RETRY_MS)
+        return;
+    for (struct peer *peer = peer_mesh_next(node->control, NULL); peer; peer = peer_mesh_next(node->control, peer)) {
+        const struct peer_hello *hello = peer_hello(peer);
+        const struct tree_node *known = tree_node_by_uuid(node->tree, &hello->node);
+        struct formation_where where = node_hello_where(hello);
+        if (!known || !uuid_equal(&hello->cluster, &node->self.cluster) || !where.address[0] ||
+            !strcmp(where.address, known->address) || node_members_find(node, known->nodeid))
+            continue;
+        if (!known->address[0] && (node->list_reloaded < node->list_version ||
+                                   node_now_ms(node) - node->list_changed_ms < NODE_STAGE_MS))
+            continue; /* the second step, when corosync runs without it */
+        Director__Command command = DIRECTOR__COMMAND__INIT;
+        Director__NodeUpdate update = DIRECTOR__NODE_UPDATE__INIT;
+        Director__NodeInfo info = DIRECTOR__NODE_INFO__INIT;
+        struct uuid uuid = known->uuid;
+        log_notice("node %s has another address now: %s", known->name, where.address);
+        info.uuid.data = uuid.bytes;
+        info.uuid.len = sizeof(uuid);
+        info.nodeid = known->nodeid;
+        info.address = where.address;
+        update.node = &info;
+        command.body_case = DIRECTOR__COMMAND__BODY_NODE_UPDATE;
+        command.node_update = &update;
+        node->address_ms = node_now_ms(node);
+        plan_propose(node, &command, "new address", "node", info.nodeid);
+        return;
+    }
 }
 
 static void voter_done(struct node_proposal *proposal, int status, const struct tree_result *result, const struct error *error)
@@ -475,6 +510,8 @@ static void plan_own(struct node *node)
     Director__NodeUpdate update = DIRECTOR__NODE_UPDATE__INIT;
     Director__NodeInfo info = DIRECTOR__NODE_INFO__INIT;
     Director__StorePut put = DIRECTOR__STORE_PUT__INIT;
+    if (node->current && !node->forming && node->self.nodeid == 1 && !tree_node_count(node->tree))
+        node_formation_resume(node);
     if (node->own_busy || node->forming || !self || !node->current || node_now_ms(node) < node->own_retry_ms)
         return;
     const struct tree_store *store = tree_store_find(node->tree, node->self.nodeid, DEFAULT_STORE);
@@ -666,6 +703,7 @@ void node_plan_tick(struct node *node)
     if (node->is_sequencer && node->current) {
         plan_failover(node);
         plan_voters(node);
+        plan_addresses(node);
     }
 }
 
