@@ -72,7 +72,13 @@ struct member *rsm_member(struct rsm *rsm, uint16_t nodeid)
 /* C2: of the voters configured, not of those present. */
 bool rsm_is_majority(const struct rsm *rsm, uint64_t voters)
 {
-    return (size_t)__builtin_popcountll(voters) * 2 > rsm->config.count;
+    size_t of = rsm->config.count;
+    if (rsm->options.planted_bugs & RSM_BUG_MAJORITY_PRESENT) {
+        of = 0;
+        for (size_t i = 0; i < rsm->member_count; i++)
+            of += rsm_config_find(&rsm->config, rsm->members[i].nodeid) >= 0;
+    }
+    return (size_t)__builtin_popcountll(voters) * 2 > of;
 }
 
 bool rsm_view_has_majority(const struct rsm *rsm)
@@ -111,6 +117,8 @@ void rsm_set_term(struct rsm *rsm, uint64_t term, uint16_t voted_for)
         return;
     rsm->term = term;
     rsm->voted_for = voted_for;
+    if (rsm->options.planted_bugs & RSM_BUG_VOLATILE_VOTE)
+        return;
     struct rsm_effect *effect = rsm_effect_add(rsm->out, RSM_EFFECT_HARD_STATE);
     effect->term = term;
     effect->voted_for = voted_for;

@@ -81,6 +81,18 @@ struct rsm_options {
     uint32_t snapshot_entries; /* [1000] NEED_SNAPSHOT after so many applied entries, */
     uint32_t snapshot_bytes;   /* [1 MiB] or so many bytes of log */
     uint32_t keep_entries;     /* [200] kept in memory behind a snapshot for members slightly behind */
+    uint32_t planted_bugs;     /* tests only: RSM_BUG_*, deliberate violations that the checkers must see */
+};
+
+/* Deliberate bugs, so that each checker is seen to fail. */
+enum rsm_bug {
+    RSM_BUG_VOLATILE_VOTE = 1u << 0,    /* terms and votes are not made durable (R1) */
+    RSM_BUG_GRANT_ANY_LOG = 1u << 1,    /* a claim is granted whatever the claimant's log holds (R2) */
+    RSM_BUG_NO_MATCH = 1u << 2,         /* an APPEND is taken though the entry before it is of another term (R4) */
+    RSM_BUG_COUNT_OLD_TERMS = 1u << 3,  /* entries of earlier terms are committed by counting (R5) */
+    RSM_BUG_MAJORITY_PRESENT = 1u << 4, /* majorities are counted over the voters present (R5, C2) */
+    RSM_BUG_ACK_EARLY = 1u << 5,        /* entries are acknowledged before they are durable (R8) */
+    RSM_BUG_BARRIER_ALONE = 1u << 6,    /* barriers are answered without asking a majority (R9) */
 };
 
 struct rsm_blob {

@@ -10,6 +10,8 @@ static uint64_t voter_bit(const struct rsm *rsm, uint16_t nodeid)
 /* R2: is (term, index) at least as far as our own log? */
 static bool up_to_date(const struct rsm *rsm, uint64_t last_term, uint64_t last_index)
 {
+    if (rsm->options.planted_bugs & RSM_BUG_GRANT_ANY_LOG)
+        return true;
     if (last_term != rsm_last_term(rsm))
         return last_term > rsm_last_term(rsm);
     return last_index >= rsm_last_index(rsm);

@@ -245,6 +245,8 @@ void rsm_barrier_receive(struct rsm *rsm, struct member *from, const struct rsm_
         place = rsm_config_find(&rsm->config, from->nodeid);
         if (place >= 0 && m->term == rsm->term)
             from->ask_voters |= 1ull << place;
+        if (rsm->options.planted_bugs & RSM_BUG_BARRIER_ALONE)
+            from->ask_voters = UINT64_MAX;
         rsm_barrier_answer_ready(rsm);
     } else if (rsm_config_find(&rsm->config, rsm->options.self) >= 0) {
         struct rsm_message reply = {.type = RSM_BARRIER_ACK, .origin = from->nodeid, .round = m->round};

@@ -123,7 +123,8 @@ static uint64_t holders(const struct rsm *rsm, uint64_t index)
 void rsm_commit_advance(struct rsm *rsm)
 {
     uint64_t index = rsm->commit;
-    for (uint64_t next = MAX(rsm->commit + 1, rsm->term_start); next <= rsm_last_index(rsm); next++) {
+    uint64_t first = rsm->options.planted_bugs & RSM_BUG_COUNT_OLD_TERMS ? 0 : rsm->term_start;
+    for (uint64_t next = MAX(rsm->commit + 1, first); next <= rsm_last_index(rsm); next++) {
         if (!rsm_is_majority(rsm, holders(rsm, next)))
             break;
         index = next;
@@ -295,6 +296,8 @@ int rsm_append_receive(struct rsm *rsm, uint16_t from, const struct rsm_message 
         return status;
     uint64_t term, last;
     bool known = rsm_term_at(rsm, m->previous_index, &term);
+    if (rsm->options.planted_bugs & RSM_BUG_NO_MATCH && known && m->previous_index >= rsm->commit)
+        term = m->previous_term;
     bool below = m->previous_index < rsm->base_index; /* behind a snapshot of ours: committed, so equal */
     if (!below && (!known || term != m->previous_term)) {
         if (known && m->previous_index <= rsm->commit)
@@ -305,11 +308,17 @@ int rsm_append_receive(struct rsm *rsm, uint16_t from, const struct rsm_message 
         }
         return 0;
     }
+    size_t durable = rsm->out->count;
     status = entries_take(rsm, m, &last);
     if (status)
         return status;
     rsm->matched = MAX(rsm->matched, MAX(last, rsm->commit));
     ack_send(rsm, from, 0, rsm->matched, rsm_last_index(rsm));
+    if (rsm->options.planted_bugs & RSM_BUG_ACK_EARLY) {
+        struct rsm_effect ack = rsm->out->items[rsm->out->count - 1];
+        memmove(&rsm->out->items[durable + 1], &rsm->out->items[durable], (rsm->out->count - 1 - durable) * sizeof(ack));
+        rsm->out->items[durable] = ack;
+    }
     rsm_commit_to(rsm, MIN(m->commit, rsm->matched));
     return 0;
 }

@@ -1,0 +1,250 @@
+/* Disks. The log store writes transactions, each whole or not at all (SQLite). A replica's data and metadata files write
+ * blocks and pages: what is under way when the power goes is there in part. */
+#include "tests/simulation/sim.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- log ------------------------------------------------------------------------------------------------------ */
+
+static void log_drop_front(struct sim_log_disk *disk, uint64_t index)
+{
+    size_t drop = index + 1 > disk->entry_first ? MIN(index + 1 - disk->entry_first, disk->entry_count) : 0;
+    for (size_t i = 0; i < drop; i++)
+        free((void *)disk->entries[i].data);
+    disk->entry_count -= drop;
+    if (drop)
+        memmove(disk->entries, disk->entries + drop, disk->entry_count * sizeof(*disk->entries));
+    disk->entry_first += drop;
+    if (disk->entry_count == 0)
+        disk->entry_first = MAX(disk->entry_first, index + 1);
+}
+
+static void log_append(struct sim *sim, struct sim_log_disk *disk, struct rsm_effect *effect)
+{
+    if (!disk->entry_first)
+        disk->entry_first = 1;
+    if (effect->index != disk->entry_first + disk->entry_count)
+        sim_violate(&sim->world, "entry %llu is appended after %llu", (unsigned long long)effect->index,
+                    (unsigned long long)(disk->entry_first + disk->entry_count - 1));
+    if (disk->entry_count == disk->entry_capacity) {
+        disk->entry_capacity = disk->entry_capacity ? disk->entry_capacity * 2 : 64;
+        disk->entries = realloc(disk->entries, disk->entry_capacity * sizeof(*disk->entries));
+        ASSERT(disk->entries);
+    }
+    disk->entries[disk->entry_count++] = (struct rsm_blob){effect->data, effect->size};
+    effect->data = NULL;
+}
+
+void sim_log_disk_apply(struct sim *sim, struct sim_log_disk *disk, struct rsm_effect *effect)
+{
+    switch (effect->kind) {
+    case RSM_EFFECT_HARD_STATE:
+        if (effect->term < disk->term)
+            sim_violate(&sim->world, "the term goes back from %llu to %llu", (unsigned long long)disk->term,
+                        (unsigned long long)effect->term);
+        disk->term = effect->term;
+        disk->voted_for = effect->voted_for;
+        break;
+    case RSM_EFFECT_LOG_APPEND:
+        log_append(sim, disk, effect);
+        break;
+    case RSM_EFFECT_LOG_TRUNCATE:
+        while (disk->entry_count && disk->entry_first + disk->entry_count - 1 >= effect->index)
+            free((void *)disk->entries[--disk->entry_count].data);
+        break;
+    case RSM_EFFECT_SNAPSHOT:
+        free((void *)disk->snapshot.data);
+        disk->snapshot = (struct rsm_blob){effect->data, effect->size};
+        effect->data = NULL;
+        log_drop_front(disk, effect->index);
+        break;
+    default:
+        ASSERT(!"no durable effect");
+    }
+}
+
+void sim_log_disk_done(struct sim_log_disk *disk)
+{
+    for (size_t i = 0; i < disk->entry_count; i++)
+        free((void *)disk->entries[i].data);
+    free(disk->entries);
+    free((void *)disk->snapshot.data);
+    memset(disk, 0, sizeof(*disk));
+}
+
+/* ---- data ----------------------------------------------------------------------------------------------------- */
+
+/* One operation or barrier of a replica's disk is done. */
+struct disk_event {
+    struct sim_event event;
+    unsigned volume;
+    struct sim_disk_write *write; /* NULL: metadata */
+};
+
+static void disk_drop(struct sim_event *event)
+{
+    free(container_of(event, struct disk_event, event)); /* the crash has dealt with what was under way */
+}
+
+static uint64_t disk_time(struct sim_node *node)
+{
+    struct sim_world *world = &node->sim->world;
+    uint64_t time = 20 + sim_random(world, node->sim->mishaps && sim_chance(world, 300) ? 20000 : 300);
+    return time * MAX(node->slow, 1u);
+}
+
+static void disk_apply(struct sim_disk *disk, const struct sim_disk_write *w, uint32_t blocks)
+{
+    for (uint32_t i = 0; i < blocks && !w->read; i++)
+        disk->blocks[w->offset / SIM_BLOCK_BYTES + i] =
+            w->operation == BLOCK_WRITE ? w->data->tags[w->data_offset / SIM_BLOCK_BYTES + i] : 0;
+}
+
+static void disk_unlink(struct sim_disk *disk, struct sim_disk_write *w)
+{
+    struct sim_disk_write **at = &disk->writing;
+    while (*at != w)
+        at = &(*at)->next;
+    *at = w->next;
+}
+
+static bool disk_fails(struct sim_node *node)
+{
+    return node->data_broken || (node->sim->mishaps && sim_chance(&node->sim->world, 3));
+}
+
+static void data_done(struct sim_world *world, struct sim_event *event)
+{
+    struct disk_event *done = container_of(event, struct disk_event, event);
+    struct sim_node *node = event->place;
+    struct sim *sim = node->sim;
+    struct sim_disk *disk = &node->disks[done->volume];
+    struct sim_disk_write *w = done->write;
+    struct mirror_event core = {.type = MIRROR_EVENT_DISK_DONE};
+    uint32_t blocks = (uint32_t)(w->length / SIM_BLOCK_BYTES);
+    unsigned volume = done->volume;
+    disk_unlink(disk, w);
+    core.disk.token = w->token;
+    core.disk.status = disk_fails(node) ? -EIO : 0;
+    if (w->read && !w->data) {
+        w->data = sim_bytes_new(&sim->data, w->length);
+        sim_bytes_ref(w->data);
+        core.disk.data.handle = w->data;
+    }
+    disk_apply(disk, w, core.disk.status ? (uint32_t)sim_random(world, blocks + 1) : blocks);
+    for (uint32_t i = 0; i < blocks && w->read; i++)
+        w->data->tags[w->data_offset / SIM_BLOCK_BYTES + i] = disk->blocks[w->offset / SIM_BLOCK_BYTES + i];
+    sim_bytes_unref(&sim->data, w->data);
+    free(w);
+    free(done);
+    sim_unit_step_replica(node, volume, &core);
+}
+
+static struct disk_event *disk_event_new(unsigned volume, void (*run)(struct sim_world *, struct sim_event *))
+{
+    struct disk_event *done = calloc(1, sizeof(*done));
+    ASSERT(done);
+    done->event.run = run;
+    done->event.drop = disk_drop;
+    done->volume = volume;
+    return done;
+}
+
+void sim_disk_submit(struct sim_node *node, unsigned volume, const struct mirror_effect *effect)
+{
+    struct sim_disk_write *w = calloc(1, sizeof(*w));
+    struct disk_event *done = disk_event_new(volume, data_done);
+    ASSERT(w);
+    w->read = effect->type == MIRROR_EFFECT_DISK_READ;
+    w->token = effect->disk.token;
+    w->operation = effect->disk.operation;
+    w->offset = effect->disk.offset_bytes;
+    w->length = effect->disk.length_bytes;
+    w->data = effect->disk.data.handle;
+    w->data_offset = effect->disk.data.offset;
+    if (w->data)
+        sim_bytes_ref(w->data);
+    w->next = node->disks[volume].writing;
+    node->disks[volume].writing = w;
+    done->write = w;
+    if (node->sim->world.verbose)
+        SIM_LOG(node->sim, "  disk of node %u: v%u %s blocks %u+%u tag %u", node->nodeid, volume, w->read ? "read" : "write",
+                (unsigned)(w->offset / SIM_BLOCK_BYTES), (unsigned)(w->length / SIM_BLOCK_BYTES),
+                w->data && !w->read ? w->data->tags[w->data_offset / SIM_BLOCK_BYTES] : 0);
+    sim_node_plan(node, SIM_IO, &done->event, node->sim->world.now_us + disk_time(node));
+}
+
+/* ---- metadata ------------------------------------------------------------------------------------------------- */
+
+static void meta_done(struct sim_world *world, struct sim_event *event)
+{
+    struct disk_event *done = container_of(event, struct disk_event, event);
+    struct sim_node *node = event->place;
+    struct sim_disk *disk = &node->disks[done->volume];
+    struct mirror_event core = {.type = MIRROR_EVENT_META_DONE, .meta_status = node->data_broken ? -EIO : 0};
+    unsigned volume = done->volume;
+    (void)world;
+    for (unsigned i = 0; i < disk->meta_count && !core.meta_status; i++)
+        memcpy(disk->meta + disk->meta_pages[i].offset_bytes, disk->meta_pages[i].bytes, METADATA_PAGE_BYTES);
+    free(disk->meta_pages);
+    disk->meta_pages = NULL;
+    disk->meta_count = 0;
+    free(done);
+    sim_unit_step_replica(node, volume, &core);
+}
+
+void sim_disk_submit_meta(struct sim_node *node, unsigned volume, const struct mirror_effect *effect)
+{
+    struct sim_disk *disk = &node->disks[volume];
+    if (disk->meta_pages) {
+        sim_violate(&node->sim->world, "node %u writes metadata while it writes metadata", node->nodeid);
+        return;
+    }
+    disk->meta_count = effect->meta.count;
+    disk->meta_pages = malloc(effect->meta.count * sizeof(*disk->meta_pages));
+    ASSERT(disk->meta_pages);
+    memcpy(disk->meta_pages, effect->meta.pages, effect->meta.count * sizeof(*disk->meta_pages));
+    sim_node_plan(node, SIM_IO, &disk_event_new(volume, meta_done)->event, node->sim->world.now_us + disk_time(node));
+}
+
+void sim_disk_crash(struct sim_node *node, unsigned volume, bool power)
+{
+    struct sim_world *world = &node->sim->world;
+    struct sim_disk *disk = &node->disks[volume];
+    while (disk->writing) {
+        struct sim_disk_write *w = disk->writing;
+        uint32_t blocks = (uint32_t)(w->length / SIM_BLOCK_BYTES);
+        disk->writing = w->next;
+        disk_apply(disk, w, power ? (uint32_t)sim_random(world, blocks + 1) : sim_chance(world, 5000) ? blocks : 0);
+        sim_bytes_unref(&node->sim->data, w->data);
+        free(w);
+    }
+    for (unsigned i = 0; i < disk->meta_count; i++) {
+        const struct metadata_page *page = &disk->meta_pages[i];
+        bool torn = power && sim_chance(world, 2000);
+        if (sim_chance(world, 5000))
+            memcpy(disk->meta + page->offset_bytes, page->bytes, torn ? 1 + sim_random(world, 4000) : METADATA_PAGE_BYTES);
+    }
+    free(disk->meta_pages);
+    disk->meta_pages = NULL;
+    disk->meta_count = 0;
+}
+
+void sim_disk_format(struct sim_disk *disk, const struct metadata_header *header)
+{
+    memset(disk->blocks, 0, sizeof(disk->blocks));
+    free(disk->meta);
+    disk->meta = malloc(metadata_file_bytes(metadata_regions(header)));
+    ASSERT(disk->meta);
+    metadata_format(header, disk->meta);
+    disk->data_there = disk->meta_there = true;
+}
+
+void sim_disk_lose(struct sim_disk *disk)
+{
+    memset(disk->blocks, 0, sizeof(disk->blocks));
+    free(disk->meta);
+    disk->meta = NULL;
+    disk->data_there = disk->meta_there = false;
+}

@@ -1,0 +1,45 @@
+#include "tests/simulation/swarm.h"
+
+#include <string.h>
+
+#define MISHAPS_MS 5000u
+#define SETTLE_MS  150000u /* planned moves of a flapping volume wait up to 30 s, twice */
+
+bool swarm_run(uint64_t seed, const struct swarm_bugs *bugs, bool trace, bool verbose, struct swarm_counts *counts,
+               char text[static 240])
+{
+    struct sim_options options = {
+        .seed = seed,
+        .nodes = seed % 4 == 3 ? 5 : 3,
+        .volumes = seed % 3 == 2 ? 2 : 1,
+        .replicas = seed % 5 == 4 ? 2 : 3,
+        .trace = trace,
+        .verbose = verbose,
+        .replication_bugs = bugs->replication,
+        .rsm_bugs = bugs->rsm,
+        .sim_bugs = bugs->sim,
+    };
+    struct sim *sim = sim_new(&options);
+    if (!sim->world.violated) {
+        sim_nemesis_start(sim);
+        sim_client_start(sim);
+        sim_run(sim, MISHAPS_MS);
+        sim_heal(sim);
+        sim_settle(sim, SETTLE_MS);
+        if (!sim->world.violated)
+            sim_check_end(sim);
+    }
+    bool good = !sim->world.violated;
+    memcpy(text, sim->world.violation, sizeof(sim->world.violation));
+    counts->runs++;
+    counts->reads += sim->counts.reads;
+    counts->writes += sim->counts.writes;
+    counts->failed += sim->counts.failed;
+    counts->changes += sim->counts.changes;
+    counts->questions += sim->counts.questions;
+    counts->promotions += sim->counts.promotions;
+    counts->crashes += sim->counts.crashes;
+    counts->views += sim->counts.views;
+    sim_free(sim);
+    return good;
+}
