@@ -254,6 +254,37 @@ uint32_t failover_rejoin_delay(const struct failover *failover, uint64_t volume,
     return 0;
 }
 
+bool failover_answer(const struct failover *failover, const struct tree_volume *volume, uint16_t self,
+                     const struct failover_nodes *alive, uint64_t epoch, uint64_t version, uint32_t isr, uint64_t now_ms,
+                     struct failover_step *ret_step)
+{
+    int place = tree_volume_replica_of(volume, self);
+    if (volume->owner != self || volume->epoch != epoch || volume->isr_version != version || place < 0)
+        return false;
+    struct failover_step step = {
+        .volume = volume->id, .expect_epoch = epoch, .expect_version = version, .owner = self, .isr = isr};
+    if (isr >> place & 1) {
+        uint32_t joining = isr & ~volume->isr;
+        for (unsigned i = 0; i < volume->replica_count; i++)
+            if ((joining >> i & 1) && (!failover_nodes_have(alive, volume->replicas[i].nodeid) ||
+                                       failover_rejoin_delay(failover, volume->id, volume->replicas[i].nodeid, now_ms)))
+                return false; /* scenario 21 */
+        step.action = joining ? FAILOVER_GROW : FAILOVER_SHRINK;
+        *ret_step = step;
+        return true;
+    }
+    step.action = FAILOVER_PROMOTE;
+    step.isr &= volume->isr;
+    for (unsigned i = 0; i < volume->replica_count; i++) {
+        if (!(step.isr >> i & 1) || !failover_nodes_have(alive, volume->replicas[i].nodeid))
+            continue;
+        step.owner = volume->replicas[i].nodeid;
+        *ret_step = step;
+        return true;
+    }
+    return false;
+}
+
 /* ---- words ---------------------------------------------------------------------------------------------------- */
 
 static void say(char *text, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -27,7 +27,7 @@ struct failover_nodes {
 };
 bool failover_nodes_have(const struct failover_nodes *nodes, uint16_t nodeid);
 
-enum failover_action { FAILOVER_PROMOTE = 1, FAILOVER_SHRINK = 2 };
+enum failover_action { FAILOVER_PROMOTE = 1, FAILOVER_SHRINK = 2, FAILOVER_GROW = 3 };
 
 struct failover_step {
     enum failover_action action;
@@ -56,6 +56,14 @@ void failover_observe(struct failover *failover, const struct tree_volume *volum
 
 /* Forget volumes that the tree has no more. failover_plan() does it by itself. */
 void failover_forget_deleted(struct failover *failover, const struct tree *tree);
+
+/* What the mirror of this node (owner of the volume) asks for, as a step to propose. False: not now, it asks again. An in-sync
+ * set without our own replica means that our disk failed: a live member of the committed set takes over, and replicas that
+ * were about to join are left to it (I4). One does not join while its node is not alive: it would be thrown out again; a
+ * flapping one waits for its failover_rejoin_delay(). */
+bool failover_answer(const struct failover *failover, const struct tree_volume *volume, uint16_t self,
+                     const struct failover_nodes *alive, uint64_t epoch, uint64_t version, uint32_t isr, uint64_t now_ms,
+                     struct failover_step *ret_step);
 
 /* Milliseconds until a replica on nodeid that has left the ISR should be let back in: 0 the first times, then growing as
  * above. The owner's node asks before it proposes that the ISR grows; the resync may go on meanwhile. */

@@ -249,6 +249,48 @@ static void who_leaves_again_and_again_comes_back_ever_later(void **state)
     tree_free(tree);
 }
 
+/* Found by simulation: a set without the owner but with a joiner was proposed for ever, and refused for ever. */
+static void an_owner_whose_disk_failed_hands_over_without_the_joiner(void **state)
+{
+    (void)state;
+    struct tree *tree = cluster();
+    struct failover *failover = failover_new();
+    struct failover_step step;
+    struct failover_nodes all = alive("abc"), some = alive("ab");
+    volume(tree, "v1", (uint32_t[]){1, 2, 3}, 3);
+    grow(tree, "v1", 5); /* replica 1 is out */
+    const struct tree_volume *v = tree_volume_at(tree, 0);
+    assert_false(failover_answer(failover, v, 1, &all, v->epoch, v->isr_version - 1, 6, 1000, &step)); /* old */
+    assert_false(failover_answer(failover, v, 2, &all, v->epoch, v->isr_version, 6, 1000, &step)); /* not the owner */
+    assert_true(failover_answer(failover, v, 1, &all, v->epoch, v->isr_version, 6, 1000, &step));
+    assert_int_equal(step.action, FAILOVER_PROMOTE);
+    assert_int_equal(step.isr, 4);
+    assert_int_equal(step.owner, 3);
+    assert_false(failover_answer(failover, v, 1, &some, v->epoch, v->isr_version, 6, 1000, &step)); /* c is not alive */
+    perform(tree, &step);
+    failover_free(failover);
+    tree_free(tree);
+}
+
+static void a_joiner_is_let_in_while_it_is_alive(void **state)
+{
+    (void)state;
+    struct tree *tree = cluster();
+    struct failover *failover = failover_new();
+    struct failover_step step;
+    struct failover_nodes all = alive("abc"), some = alive("ac");
+    volume(tree, "v1", (uint32_t[]){1, 2, 3}, 3);
+    grow(tree, "v1", 5);
+    const struct tree_volume *v = tree_volume_at(tree, 0);
+    assert_false(failover_answer(failover, v, 1, &some, v->epoch, v->isr_version, 7, 1000, &step));
+    assert_true(failover_answer(failover, v, 1, &all, v->epoch, v->isr_version, 7, 1000, &step));
+    assert_int_equal(step.action, FAILOVER_GROW);
+    assert_true(failover_answer(failover, v, 1, &some, v->epoch, v->isr_version, 1, 1000, &step));
+    assert_int_equal(step.action, FAILOVER_SHRINK);
+    failover_free(failover);
+    tree_free(tree);
+}
+
 static void a_plan_is_as_long_as_asked_for(void **state)
 {
     (void)state;
@@ -274,6 +316,8 @@ int main(void)
         cmocka_unit_test(volumes_of_a_dead_owner_spread_over_the_survivors),
         cmocka_unit_test(without_a_live_isr_member_it_stays_suspended),
         cmocka_unit_test(a_flapping_owner_is_not_chased),
+        cmocka_unit_test(an_owner_whose_disk_failed_hands_over_without_the_joiner),
+        cmocka_unit_test(a_joiner_is_let_in_while_it_is_alive),
         cmocka_unit_test(a_plan_is_as_long_as_asked_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -296,28 +296,16 @@ static void engine_asks_isr(void *context, uint64_t id, uint64_t epoch, uint64_t
     struct node *node = context;
     const struct tree_volume *volume = tree_volume_by_id(node->tree, id);
     struct failover_nodes alive;
-    if (!node->quorate || !volume || volume->epoch != epoch || volume->isr_version != version)
+    struct failover_step step;
+    if (!node->quorate || !volume)
         return; /* it asks again */
-    int self = tree_volume_replica_of(volume, node->self.nodeid);
-    if (self >= 0 && isr & 1u << self) {
-        if (isr & ~volume->isr) { /* growing: not for a node that is about to be thrown out again */
-            node_plan_alive(node, &alive);
-            for (unsigned i = 0; i < volume->replica_count; i++)
-                if (isr & ~volume->isr & 1u << i &&
-                    (!failover_nodes_have(&alive, volume->replicas[i].nodeid) ||
-                     failover_rejoin_delay(node->failover, id, volume->replicas[i].nodeid, node_now_ms(node))))
-                    return; /* it asks again; a flapping one waits ever longer (scenario 21) */
-        }
-        propose_isr(node, id, epoch, version, isr, reason);
-        return;
-    }
-    /* Our own disk failed: another member takes over. */
     node_plan_alive(node, &alive);
-    for (unsigned i = 0; i < volume->replica_count; i++)
-        if (isr & 1u << i && failover_nodes_have(&alive, volume->replicas[i].nodeid)) {
-            propose_promote(node, id, epoch, volume->replicas[i].nodeid, isr, reason);
-            return;
-        }
+    if (!failover_answer(node->failover, volume, node->self.nodeid, &alive, epoch, version, isr, node_now_ms(node), &step))
+        return;
+    if (step.action == FAILOVER_PROMOTE)
+        propose_promote(node, id, epoch, step.owner, step.isr, reason);
+    else
+        propose_isr(node, id, epoch, version, step.isr, reason);
 }
 
 static void engine_records_replica(void *context, uint64_t id, uint64_t incarnation)

@@ -177,6 +177,7 @@ static void mirror_start(struct mirror *m)
     m->sequence++; /* nothing of an earlier epoch is taken for ours */
     bitmap_zero(&m->unreconciled);
     m->asked_isr = 0;
+    m->failed_sequence = 0;
     m->reconcile_retry_us = 0;
     for (unsigned k = 0; k < MIRROR_REPLICAS_MAX; k++)
         bitmap_zero(&m->dirty[k]);
@@ -263,6 +264,21 @@ static void member_replaced(struct mirror *m, unsigned k, uint64_t incarnation)
     }
 }
 
+/* k was to be added, and is not: it does not count any more. A write that it failed completes without it now, so it must not
+ * be taken for caught up: it starts anew from its dirty marks, which have that write (I8). */
+static void grow_refused(struct mirror *m, unsigned k)
+{
+    bool failed = false;
+    list_foreach(node, &m->issued)
+        failed |= list_entry(node, struct mirror_op, issued)->errors >> k & 1;
+    if (failed && member_attached(&m->members[k])) {
+        member_back_off(m, k);
+        member_detach(m, k, MIRROR_MEMBER_AWAY);
+    } else if (!member_attached(&m->members[k])) {
+        member_detach(m, k, m->members[k].state); /* forget what it owes */
+    }
+}
+
 static void config_changed(struct mirror *m, const struct mirror_config *config)
 {
     uint8_t dropped = m->config.isr & ~config->isr, grown = config->isr & ~m->config.isr, pending = m->pending_grow;
@@ -278,13 +294,15 @@ static void config_changed(struct mirror *m, const struct mirror_config *config)
             member_grown(m, k, (pending >> k & 1) || mirror_bug(m, MIRROR_BUG_EARLY_GROW));
     }
     for (unsigned k = 0; k < config->replica_count; k++)
-        if ((pending & ~config->isr) >> k & 1 && !member_attached(&m->members[k]))
-            member_detach(m, k, m->members[k].state); /* not counted any more: forget what it owes */
+        if ((pending & ~config->isr) >> k & 1)
+            grow_refused(m, k);
     list_foreach(node, &m->issued) {
         struct mirror_op *op = list_entry(node, struct mirror_op, issued);
         if (op->kind != OP_RESYNC)
             op->need = (op->need & counted_mask(m)) | (op->targets & counted_mask(m));
     }
+    if (m->config.isr == all_mask(m))
+        m->failed_sequence = 0; /* each was copied to the others */
     mirror_activate(m);
     mirror_check_all(m);
 }

@@ -96,6 +96,7 @@ struct mirror {
     struct member members[MIRROR_REPLICAS_MAX];
     uint64_t instance, next_attach;
     uint64_t sequence, told_complete;
+    uint64_t failed_sequence; /* the first write answered with an error since all were in sync; 0: none */
     uint64_t merge_number;
     struct bitmap dirty[MIRROR_REPLICAS_MAX];
     struct bitmap unreconciled, scratch;

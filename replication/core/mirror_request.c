@@ -194,7 +194,8 @@ void mirror_read_reply(struct mirror *m, unsigned k, const struct mirror_message
 
 uint64_t mirror_complete_sequence(const struct mirror *m)
 {
-    return list_empty(&m->issued) ? m->sequence : list_first(&m->issued, struct mirror_op, issued)->sequence - 1;
+    uint64_t complete = list_empty(&m->issued) ? m->sequence : list_first(&m->issued, struct mirror_op, issued)->sequence - 1;
+    return m->failed_sequence ? MIN(complete, m->failed_sequence - 1) : complete;
 }
 
 void op_send_write(struct mirror *m, struct mirror_op *op, unsigned k)
@@ -290,6 +291,10 @@ void op_check(struct mirror *m, struct mirror_op *op)
         /* I10: the last member's error is the answer. */
         if ((op->errors & m->config.isr) == m->config.isr && !(m->config.isr & (m->config.isr - 1)) && !m->pending_grow &&
             op->kind != OP_RESYNC) {
+            /* Some disk may hold it, and a mark may have failed with it: nobody is told that it is complete, so that all that
+             * may hold it report its regions, until all are in sync again (I6). */
+            if (!m->failed_sequence && m->config.isr != all_mask(m))
+                m->failed_sequence = op->sequence;
             for (unsigned k = 0; k < m->config.replica_count; k++)
                 if (in_isr(m, k))
                     m->members[k].bad = false;

@@ -229,8 +229,10 @@ static void push(struct sim_node *node, const struct tree_volume *volume)
 
 static void push_all(struct sim_node *node)
 {
-    for (size_t i = 0; i < tree_volume_count(node->control.tree); i++)
+    for (size_t i = 0; i < tree_volume_count(node->control.tree); i++) {
+        failover_observe(node->control.failover, tree_volume_at(node->control.tree, i), sim_clock_ms(node));
         push(node, tree_volume_at(node->control.tree, i));
+    }
 }
 
 void sim_control_ask_isr(struct sim_node *node, unsigned place, uint64_t epoch, uint64_t version, uint32_t isr)
@@ -239,22 +241,16 @@ void sim_control_ask_isr(struct sim_node *node, unsigned place, uint64_t epoch, 
     struct failover_nodes alive;
     sim_volume_name(place, name);
     const struct tree_volume *volume = node->control.tree ? tree_volume_by_name(node->control.tree, name) : NULL;
-    if (!node->control.quorate || !volume || volume->epoch != epoch || volume->isr_version != version)
+    struct failover_step answer;
+    if (!node->control.quorate || !volume)
         return; /* it asks again */
-    int self = tree_volume_replica_of(volume, node->nodeid);
     sim_control_alive(node, &alive);
-    if (self >= 0 && isr & 1u << self) {
-        for (unsigned i = 0; i < volume->replica_count; i++) /* growing: not by a node about to be thrown out again */
-            if (isr & ~volume->isr & 1u << i && !failover_nodes_have(&alive, volume->replicas[i].nodeid))
-                return;
-        propose_isr(node, volume->id, epoch, version, isr);
+    if (!failover_answer(node->control.failover, volume, node->nodeid, &alive, epoch, version, isr, sim_clock_ms(node), &answer))
         return;
-    }
-    for (unsigned i = 0; i < volume->replica_count; i++) /* its own disk failed: another member takes over */
-        if (isr & 1u << i && failover_nodes_have(&alive, volume->replicas[i].nodeid)) {
-            (void)sim_control_promote(node, place, volume->replicas[i].nodeid, isr);
-            return;
-        }
+    if (answer.action == FAILOVER_PROMOTE)
+        (void)sim_control_promote(node, place, answer.owner, answer.isr);
+    else
+        propose_isr(node, volume->id, epoch, version, answer.isr);
 }
 
 void sim_control_blank(struct sim_node *node, unsigned place, unsigned replica, uint64_t incarnation)
@@ -399,8 +395,10 @@ static void apply(struct sim_node *node, const struct rsm_effect *effect)
         default:
             break;
         }
-        if (id)
+        if (id) {
+            failover_observe(c->failover, tree_volume_by_id(c->tree, id), sim_clock_ms(node));
             push(node, tree_volume_by_id(c->tree, id));
+        }
         c->plan_wanted = true;
     }
     if (effect->ticket)

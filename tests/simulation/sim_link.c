@@ -141,7 +141,7 @@ void sim_link_send(struct sim_node *from, unsigned to, const struct mirror_effec
     struct sim *sim = from->sim;
     struct frame *frame = transmit(from, to, FRAME_VOLUME);
     if (sim->world.verbose)
-        SIM_LOG(sim, "  %u -> %u: type %02x epoch %llu request %llu argument %lld%s", from->nodeid, to + 1, send->send.header.type,
+        SIM_LOG(sim, "  %u -> %u: v%llu type %02x epoch %llu request %llu argument %lld%s", from->nodeid, to + 1, (unsigned long long)send->send.header.object, send->send.header.type,
                 (unsigned long long)send->send.header.epoch, (unsigned long long)send->send.header.request,
                 (long long)send->send.header.argument, frame ? "" : " (no link)");
     if (!frame)
