@@ -103,6 +103,16 @@ void engine_tell_record(struct engine *engine, uint64_t volume, uint64_t incarna
     mailbox_post(&engine->outbox, &notice->mail);
 }
 
+static void run_gone(struct engine *engine, struct notice *notice)
+{
+    engine->options.callbacks.replica_gone(engine->options.callbacks.context, notice->volume);
+}
+
+void engine_tell_gone(struct engine *engine, uint64_t volume)
+{
+    mailbox_post(&engine->outbox, &notice_new(volume, run_gone)->mail);
+}
+
 static void run_blank(struct engine *engine, struct notice *notice)
 {
     engine->options.callbacks.replica_blank(engine->options.callbacks.context, notice->volume, notice->isr, notice->incarnation);
@@ -465,6 +475,20 @@ void engine_remove_volume(struct engine *engine, uint64_t volume)
 {
     struct order *order = order_new(run_remove_volume);
     order->number = volume;
+    mailbox_post(&engine->inbox, &order->mail);
+}
+
+static void run_discard_volume(struct engine *engine, struct order *order)
+{
+    const struct engine_unit *unit = engine_unit_find(engine, order->volume.volume.id);
+    if (!unit || unit->removed) /* the other is that of another store */
+        engine_unit_discard(engine, &order->volume);
+}
+
+void engine_discard_volume(struct engine *engine, const struct engine_volume *volume)
+{
+    struct order *order = order_new(run_discard_volume);
+    order->volume = *volume;
     mailbox_post(&engine->inbox, &order->mail);
 }
 

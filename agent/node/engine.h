@@ -35,6 +35,8 @@ struct engine_callbacks {
     /* The replica is a blank one, made in place of one that was recorded: commit VolumeIncarnation, when it is outside the
      * in-sync set. Asked again every few seconds until the volume has it. */
     void (*replica_blank)(void *context, uint64_t volume, uint32_t replica, uint64_t incarnation);
+    /* The files of a volume that is gone are removed. */
+    void (*replica_gone)(void *context, uint64_t volume);
     /* Figures of a volume that this node owns changed. */
     void (*live)(void *context, uint64_t volume, const struct api_live_volume *figures);
 };
@@ -71,6 +73,8 @@ void engine_node_dead(struct engine *engine, uint16_t nodeid, uint64_t boot);
 void engine_put_volume(struct engine *engine, const struct engine_volume *volume);
 /* It is gone: close it and remove this node's replica from its store. */
 void engine_remove_volume(struct engine *engine, uint64_t volume);
+/* Remove the files of a volume that went while this node was away: id, uuid, plugin and store_path say which. */
+void engine_discard_volume(struct engine *engine, const struct engine_volume *volume);
 /* A target and all its LUNs. */
 void engine_put_target(struct engine *engine, const struct tree_target *target);
 void engine_remove_target(struct engine *engine, const char *iqn);

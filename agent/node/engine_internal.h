@@ -97,11 +97,14 @@ void engine_unit_link_down(struct engine_unit *unit, uint16_t nodeid);
 /* Send VOLUME_UP to one node, or to all linked ones (nodeid 0); ask for the same in return. */
 void engine_unit_announce(struct engine_unit *unit, uint16_t nodeid, bool ask);
 void engine_unit_close(struct engine_unit *unit);
+/* Delete the files of a volume of which there is no unit. */
+void engine_unit_discard(struct engine *engine, const struct engine_volume *volume);
 void engine_unit_tick(struct engine_unit *unit, uint64_t now_ms);
 /* Mail to the control thread. */
 void engine_tell_ask_isr(struct engine *engine, uint64_t volume, uint64_t epoch, uint64_t version, uint32_t isr,
                          const char *reason);
 void engine_tell_record(struct engine *engine, uint64_t volume, uint64_t incarnation);
+void engine_tell_gone(struct engine *engine, uint64_t volume);
 void engine_tell_blank(struct engine *engine, uint64_t volume, uint32_t replica, uint64_t incarnation);
 void engine_tell_live(struct engine *engine, uint64_t volume, const struct api_live_volume *figures);
 /* One part that was open while closing is gone. */

@@ -353,12 +353,16 @@ static void unit_delete(uv_work_t *work)
         result = plugin_remove(plugin, unit->data_path, &error);
     if (result < 0)
         log_warning("%s: its files could not be removed: %s", unit->work_config.volume.name, error.message);
+    unit->work_status = result;
 }
 
 static void unit_deleted(uv_work_t *work, int status)
 {
+    struct engine_unit *unit = container_of(work, struct engine_unit, work);
     (void)status;
-    unit_free(container_of(work, struct engine_unit, work));
+    if (unit->work_status == 0)
+        engine_tell_gone(unit->engine, unit->config.volume.id);
+    unit_free(unit);
 }
 
 static void unit_closed(void *context)
@@ -372,6 +376,18 @@ static void unit_closed(void *context)
     unit_paths(unit);
     if (uv_queue_work(&unit->engine->loop, &unit->work, unit_delete, unit_deleted) < 0)
         unit_free(unit);
+}
+
+void engine_unit_discard(struct engine *engine, const struct engine_volume *volume)
+{
+    struct engine_unit *unit = calloc(1, sizeof(*unit));
+    ASSERT(unit);
+    unit->engine = engine;
+    unit->config = *volume;
+    unit->removed = true;
+    unit->phase = ENGINE_VOLUME_CLOSING;
+    list_append(&engine->units, &unit->link);
+    unit_closed(unit);
 }
 
 void engine_unit_close(struct engine_unit *unit)

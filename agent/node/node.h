@@ -168,6 +168,7 @@ struct node {
     uint64_t store_capacity_bytes;
     struct target_port ports[TARGET_PORTS_MAX]; /* as the engine was told */
     unsigned port_count;
+    bool swept; /* files of volumes that went while we were away are being removed */
     uint64_t *pushed; /* volumes that the engine was told of */
     size_t pushed_count, pushed_capacity;
     struct list live; /* struct node_live */

@@ -201,8 +201,9 @@ static void node_log_perform_one(struct node *node, const struct rsm_effect *eff
         struct tree_result result = {0};
         if (proposal) {
             if (effect->status < 0)
-                (void)error_set(&error, effect->status, "this node's state store failed; ask another node");
-            proposal->done(proposal, effect->status, &result, &error);
+                (void)error_set(&error, -ETIMEDOUT, "this node's state store failed before the change was confirmed; it may still "
+                                                    "take effect: look on another node");
+            proposal->done(proposal, effect->status < 0 ? -ETIMEDOUT : 0, &result, &error);
         }
         break;
     }

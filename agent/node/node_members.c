@@ -26,7 +26,7 @@ enum group_message {
 bool node_pristine(const struct node *node)
 {
     return uuid_is_zero(&node->admitting) && tree_node_count(node->tree) <= 1 && tree_volume_count(node->tree) == 0 &&
-           list_empty(&node->calls);
+           tree_target_count(node->tree) == 0 && list_empty(&node->calls);
 }
 
 struct formation_facts node_facts(const struct node *node)

@@ -113,15 +113,43 @@ static void push_ports(struct node *node)
     engine_set_ports(node->engine, ports, count);
 }
 
+/* Once after a start: a record of a volume that the current tree has no more means files that nobody deleted. */
+static void sweep_records(struct node *node)
+{
+    uint8_t bytes[RECORD_BYTES];
+    char key[48];
+    size_t size;
+    node->swept = true;
+    for (uint64_t id = 1; id < tree_get_cluster(node->tree)->next_volume_id; id++) {
+        record_key(id, key);
+        if (tree_volume_by_id(node->tree, id) || log_store_get(node->store, key, bytes, sizeof(bytes), &size, NULL) < 0 ||
+            size != sizeof(bytes))
+            continue;
+        log_notice("volume %" PRIu64 " was deleted while this node was away: its files are removed", id);
+        for (size_t i = 0; i < tree_store_count(node->tree); i++) {
+            const struct tree_store *store = tree_store_at(node->tree, i);
+            struct engine_volume gone = {.volume = {.id = id}};
+            if (store->nodeid != node->self.nodeid)
+                continue;
+            memcpy(gone.volume.uuid.bytes, bytes + 8, sizeof(gone.volume.uuid));
+            (void)snprintf(gone.volume.name, sizeof(gone.volume.name), "volume %" PRIu64, id);
+            memcpy(gone.plugin, store->plugin, sizeof(gone.plugin));
+            memcpy(gone.store_path, store->path, sizeof(gone.store_path));
+            engine_discard_volume(node->engine, &gone);
+        }
+    }
+}
+
 /* Volumes and targets that the engine has: to know what to remove after a snapshot replaced the tree. */
 static void push_all(struct node *node)
 {
+    if (!node->swept)
+        sweep_records(node);
     for (size_t i = 0; i < node->pushed_count;) {
         if (tree_volume_by_id(node->tree, node->pushed[i])) {
             i++;
             continue;
         }
-        (void)record_set(node, node->pushed[i], NULL, 0);
         engine_remove_volume(node->engine, node->pushed[i]);
         node->pushed[i] = node->pushed[--node->pushed_count];
     }
@@ -318,6 +346,11 @@ static void engine_records_replica(void *context, uint64_t id, uint64_t incarnat
         log_warning("volume %s: this node's replica is missing or damaged and is made anew", volume->name);
     if (record_set(node, id, &volume->uuid, incarnation) == 0 && node->current)
         node_plan_push(node, volume);
+}
+
+static void engine_forgets_replica(void *context, uint64_t volume)
+{
+    (void)record_set(context, volume, NULL, 0); /* only now: what is left after a crash is found by its record */
 }
 
 static void engine_blank_replica(void *context, uint64_t volume, uint32_t replica, uint64_t incarnation)
@@ -717,7 +750,7 @@ int node_plan_start(struct node *node, struct error *error)
         .node_uuid = node->self.uuid,
         .boot = node->boot,
         .plugins = node->plugins,
-        .callbacks = {.context = node, .ask_isr = engine_asks_isr, .replica_record = engine_records_replica,
+        .callbacks = {.context = node, .ask_isr = engine_asks_isr, .replica_record = engine_records_replica, .replica_gone = engine_forgets_replica,
                       .replica_blank = engine_blank_replica, .live = engine_figures},
     };
     return engine_new(&options, &node->engine, error);

@@ -51,3 +51,15 @@ sleep 3
 expect "... and stays out of the in-sync set" volume_is_alone "$before"
 io_stop
 io_verified
+
+say "-- deleted while a replica's node is away"
+tb kill "$before" power
+on "$witness" "/volumes/$VOLUME" unexport >/dev/null || fail "$VOLUME cannot be unexported"
+on "$witness" "/volumes/$VOLUME" delete >/dev/null || fail "$VOLUME cannot be deleted"
+no_files() { [ -z "$(find "$(store_of "$1")" -name '*.data' -o -name '*.meta')" ]; }
+has_files() { ! no_files "$1"; }
+other=$(printf '%s\n' "${members[@]}" | grep -vx "$before")
+eventually 10 "the node that is there deletes its files" no_files "$other"
+expect "the one that is away still has them" has_files "$before"
+eventually 15 "$before has power again" power_on "$before"
+eventually 15 "and deletes them" no_files "$before"
