@@ -410,7 +410,7 @@ static void run_set_authority(struct engine *engine, struct order *order)
     if (engine->authority == (bool)order->number)
         return;
     engine->authority = order->number;
-    log_info("this node %s", engine->authority ? "serves what it owns" : "serves nothing until its state is current");
+    log_info("this node %s", engine->authority ? "serves what it owns" : "serves nothing for now");
     list_foreach(link, &engine->units) engine_unit_update(list_entry(link, struct engine_unit, link));
 }
 

@@ -193,6 +193,8 @@ void node_plan_applied(struct node *node, const Director__Command *command, cons
 {
     uint64_t id = 0;
     const char *iqn = NULL;
+    /* At start the log is applied again: that is the past, not news. */
+    enum log_level level = node->current ? LOG_LEVEL_NOTICE : LOG_LEVEL_DEBUG;
     (void)result;
     vote_note(node, command);
     switch (command->body_case) {
@@ -217,12 +219,12 @@ void node_plan_applied(struct node *node, const Director__Command *command, cons
         break;
     case DIRECTOR__COMMAND__BODY_VOLUME_PROMOTE:
         id = command->volume_promote->volume;
-        log_notice("volume %" PRIu64 ": epoch %" PRIu64 ", owner node %u: %s", id, command->volume_promote->expect_epoch + 1,
+        log_at(level, "volume %" PRIu64 ": epoch %" PRIu64 ", owner node %u: %s", id, command->volume_promote->expect_epoch + 1,
                    command->volume_promote->owner, command->volume_promote->reason);
         break;
     case DIRECTOR__COMMAND__BODY_VOLUME_ISR:
         id = command->volume_isr->volume;
-        log_notice("volume %" PRIu64 ": in-sync set 0x%x: %s", id, command->volume_isr->isr, command->volume_isr->reason);
+        log_at(level, "volume %" PRIu64 ": in-sync set 0x%x: %s", id, command->volume_isr->isr, command->volume_isr->reason);
         break;
     case DIRECTOR__COMMAND__BODY_VOLUME_INCARNATION:
         id = command->volume_incarnation->volume;
