@@ -112,7 +112,7 @@ struct sim_log_disk {
     struct rsm_blob snapshot, *entries;
     size_t entry_count, entry_capacity;
     uint64_t entry_first;
-    bool recorded[SIM_VOLUMES_MAX]; /* a replica was made here once */
+    uint64_t recorded[SIM_VOLUMES_MAX]; /* incarnation of the disk in use last, 0: none was made here */
 };
 void sim_log_disk_apply(struct sim *sim, struct sim_log_disk *disk, struct rsm_effect *effect); /* takes its data */
 void sim_log_disk_done(struct sim_log_disk *disk);
@@ -226,7 +226,6 @@ struct sim_unit {
     uint32_t linked;         /* bit: node place */
     uint64_t tick_at;
     uint64_t incarnation;    /* of the disk that is open */
-    bool fresh;              /* it was never sealed: its incarnation may be proposed (again) */
     uint64_t blank_told_us;
 };
 
@@ -315,6 +314,7 @@ struct sim {
     uint64_t bus_ring, bus_view, bus_reform_at;
     bool mishaps;  /* now */
     bool restarts; /* crashed nodes come back by themselves */
+    bool clients;  /* go on reading and writing */
     /* records */
     struct sim_record *records;
     size_t record_capacity;
@@ -362,7 +362,7 @@ int sim_volume_place(const char *name); /* -1: none of ours */
 struct sim_op *sim_client_submit(struct sim_node *node, unsigned volume, bool read, uint32_t first, uint32_t count);
 void sim_client_finish(struct sim_node *node, struct mirror_request *request, int status);
 void sim_client_forget(struct sim_node *node); /* its process is gone */
-void sim_client_start(struct sim *sim);        /* reads and writes by lot, until the mishaps end */
+void sim_client_start(struct sim *sim);        /* reads and writes by lot, until all is healed */
 bool sim_client_all_answered(struct sim *sim);
 
 /* ---- checks ----------------------------------------------------------------------------------------------------------------- */

@@ -135,7 +135,7 @@ static void turn(struct sim *sim)
 static void turn_run(struct sim_world *world, struct sim_event *event)
 {
     struct sim *sim = container_of(event, struct turn, event)->sim;
-    if (!sim->mishaps) {
+    if (!sim->clients) {
         turn_drop(event);
         return;
     }
@@ -150,5 +150,6 @@ void sim_client_start(struct sim *sim)
     first->event.run = turn_run;
     first->event.drop = turn_drop;
     first->sim = sim;
+    sim->clients = true;
     sim_plan(&sim->world, &first->event, sim->world.now_us);
 }

@@ -239,7 +239,7 @@ void sim_isolate(struct sim *sim, unsigned place, bool cut)
 
 void sim_heal(struct sim *sim)
 {
-    sim->mishaps = sim->restarts = false;
+    sim->mishaps = sim->restarts = sim->clients = false;
     SIM_LOG(sim, "--- all is healed");
     memset(sim->bus_cut, 0, sizeof(sim->bus_cut));
     for (unsigned a = 0; a < SIM_NODES_MAX; a++)

@@ -249,30 +249,35 @@ static void tell_blank(struct sim_node *node, unsigned volume, uint64_t incarnat
     mail_send(node, mail);
 }
 
-/* Make what is missing. What was there before and is not whole any more becomes a blank replica of a new incarnation, which must
- * be committed before it counts (I11). */
-static void make_files(struct sim_node *node, unsigned volume)
+/* Look at the files, make what is missing. False: the disk found is not the one in use last (scenario 20). What was there
+ * before and is not whole any more becomes a blank replica of a new incarnation, which is recorded, made, and must be committed
+ * before it counts (I11); its old bytes stay until they are synced over. */
+static bool make_files(struct sim_node *node, unsigned volume)
 {
     struct sim_unit *unit = &node->units[volume];
     struct sim_disk *disk = &node->disks[volume];
+    uint64_t *recorded = &node->log.recorded[volume], committed = unit->config.replicas[unit->replica].incarnation;
     struct metadata_header header = {.generation = 1, .volume = unit->config.id, .volume_uuid = unit->config.uuid,
                                      .node_uuid = node->uuid, .size_bytes = SIM_VOLUME_BYTES, .region_bytes = SIM_REGION_BYTES,
                                      .replica_index = (uint32_t)unit->replica}, found = {0};
     int checked = disk->meta_there ? metadata_header_decode(disk->meta, metadata_file_bytes(SIM_REGIONS), &found) : -ENOENT;
     if (checked == 0 && disk->data_there) {
-        unit->incarnation = found.incarnation;
-        unit->fresh = found.sealed_epoch == 0;
-        return;
+        if (found.incarnation != (*recorded ? *recorded : committed)) {
+            SIM_LOG(node->sim, "node %u refuses a disk that was not in use last", node->nodeid);
+            return false;
+        }
+        *recorded = unit->incarnation = found.incarnation;
+        return true;
     }
-    bool blank = node->log.recorded[volume] || checked != -ENOENT;
-    header.incarnation = blank ? ++node->sim->next_incarnation + 1000000 : unit->config.replicas[unit->replica].incarnation;
+    bool blank = *recorded || checked != -ENOENT;
+    header.incarnation = blank ? ++node->sim->next_incarnation + 1000000 : committed;
     for (unsigned i = 0; i < unit->config.replica_count && !blank; i++)
         header.dirty_incarnation[i] = unit->config.replicas[i].incarnation;
     if (blank)
         SIM_LOG(node->sim, "node %u makes a blank replica of v%u", node->nodeid, volume);
     sim_disk_format(disk, &header);
-    unit->incarnation = header.incarnation;
-    unit->fresh = true;
+    *recorded = unit->incarnation = header.incarnation;
+    return true;
 }
 
 static void opened(struct sim_node *node, uint64_t volume)
@@ -280,8 +285,8 @@ static void opened(struct sim_node *node, uint64_t volume)
     struct sim *sim = node->sim;
     struct sim_unit *unit = &node->units[volume];
     uint32_t bugs = sim->options.replication_bugs;
-    make_files(node, (unsigned)volume);
-    node->log.recorded[volume] = true;
+    if (!make_files(node, (unsigned)volume))
+        return; /* and again at the next start */
     struct mirror_parameters mirror = {
         .volume = unit->config.id, .size_bytes = SIM_VOLUME_BYTES, .region_bytes = SIM_REGION_BYTES, .nodeid = node->nodeid,
         .boot = node->boot, .now_us = sim_clock_us(node), .data = sim_data_operations(&sim->data), .requests_max = 8,
@@ -304,15 +309,11 @@ static void opened(struct sim_node *node, uint64_t volume)
     unit_update(node, (unsigned)volume);
 }
 
-/* A disk that no owner has sealed yet and that is not the one committed: its incarnation is proposed until it is committed. */
+/* The disk in use is not the one committed: its incarnation is proposed until it is. */
 static void blank_check(struct sim_node *node, uint64_t volume)
 {
     struct sim_unit *unit = &node->units[volume];
-    struct replica_status status;
-    if (!unit->mirror)
-        return;
-    replica_get_status(unit->core, &status);
-    if (!unit->fresh || status.sealed_epoch || unit->config.replicas[unit->replica].incarnation == unit->incarnation)
+    if (!unit->mirror || unit->config.replicas[unit->replica].incarnation == unit->incarnation)
         return;
     if (unit->blank_told_us && node->sim->world.now_us - unit->blank_told_us < BLANK_RETRY_US)
         return;
