@@ -271,7 +271,7 @@ static void grow_refused(struct mirror *m, unsigned k)
     bool failed = false;
     list_foreach(node, &m->issued)
         failed |= list_entry(node, struct mirror_op, issued)->errors >> k & 1;
-    if (failed && member_attached(&m->members[k])) {
+    if (failed && member_attached(&m->members[k]) && !mirror_bug(m, MIRROR_BUG_TRUST_JOINER)) {
         member_back_off(m, k);
         member_detach(m, k, MIRROR_MEMBER_AWAY);
     } else if (!member_attached(&m->members[k])) {

@@ -47,6 +47,8 @@ enum mirror_bug {
     MIRROR_BUG_NO_RETURN_INTENT = 1u << 4,  /* ignore what the returning member had in flight */
     MIRROR_BUG_EARLY_GROW = 1u << 5,        /* do not count the joining member while the grow commits (I8) */
     MIRROR_BUG_NO_RANGE_LOCK = 1u << 6,
+    MIRROR_BUG_TRUST_JOINER = 1u << 7,      /* a joiner that failed a write stays caught up when its grow is refused (I8) */
+    MIRROR_BUG_FAILED_COMPLETE = 1u << 8,   /* a write answered with an error counts as complete everywhere (I6) */
     REPLICA_BUG_NO_SEAL = 1u << 16,         /* accept lower epochs (I2) */
     REPLICA_BUG_NO_INTENT = 1u << 17,       /* data before intent */
     REPLICA_BUG_ACK_EARLY = 1u << 18,       /* ack before durable */
