@@ -6,6 +6,7 @@
  *   node_links.c   frames of the control links; admission of newcomers
  *   node_formation.c  formation, discovery
  *   node_plan.c    what follows from the tree: engine configuration, failover, voters, this node's own entries
+ *   node_live.c    live figures
  *   node_api.c     calls of shells and programs
  *   engine.c       the I/O thread: target, mirrors, data links
  *
@@ -277,8 +278,16 @@ void node_plan_tick(struct node *node);
 void node_plan_wake(struct node *node);
 /* This node's view of who is alive, in nodeid order. */
 void node_plan_alive(struct node *node, struct failover_nodes *ret_alive);
-void node_plan_live_frame(struct node *node, uint16_t from, const void *bytes, size_t size);
-bool node_plan_live_volume(struct node *node, uint64_t volume_id, struct api_live_volume *ret_figures);
+
+/* node_live.c */
+/* The engine's figures of a volume that this node owns (its callback); a change in kind is told to the peers at once. */
+void node_live_figures(void *context, uint64_t volume, const struct api_live_volume *figures);
+/* Tell the peers, at most so often; at each tick. */
+void node_live_send(struct node *node);
+/* PEER_LIVE came from a node. */
+void node_live_frame(struct node *node, uint16_t from, const void *bytes, size_t size);
+/* What is known of a volume; false: nothing that is fresh. */
+bool node_live_volume(struct node *node, uint64_t volume_id, struct api_live_volume *ret_figures);
 
 /* node_api.c */
 MUST_CHECK int node_api_start(struct node *node, struct error *error);

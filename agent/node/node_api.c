@@ -43,7 +43,7 @@ static bool live_node_alive(void *context, uint32_t nodeid)
 
 static bool live_volume(void *context, uint64_t volume_id, struct api_live_volume *ret_figures)
 {
-    return node_plan_live_volume(context, volume_id, ret_figures);
+    return node_live_volume(context, volume_id, ret_figures);
 }
 
 static bool live_plugin(void *context, unsigned index, struct api_live_plugin *ret_plugin)

@@ -280,7 +280,7 @@ static void control_frame(struct peer *peer, const struct peer_header *header, s
         members_answered(node, peer, bytes, size);
         break;
     case PEER_LIVE:
-        node_plan_live_frame(node, peer_nodeid(peer), bytes, size);
+        node_live_frame(node, peer_nodeid(peer), bytes, size);
         break;
     default:
         peer_close(peer, "a frame of a type this version does not know");
