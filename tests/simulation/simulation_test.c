@@ -48,7 +48,7 @@ static void nothing_acknowledged_is_lost_and_nothing_stale_is_read(void **state)
 static void seeds_that_found_bugs_stay_clean(void **state)
 {
     (void)state;
-    static const uint64_t seeds[] = {1};
+    static const uint64_t seeds[] = {1, 25993};
     const struct swarm_bugs none = {0};
     struct swarm_counts counts = {0};
     char text[240];
@@ -72,6 +72,7 @@ static const struct {
     {.name = "lower epochs are accepted (I2)", .bugs = {.replication = REPLICA_BUG_NO_SEAL}, .first = 1000},
     {.name = "data before intent (I6)", .bugs = {.replication = REPLICA_BUG_NO_INTENT}},
     {.name = "replica acks before durable (I5)", .bugs = {.replication = REPLICA_BUG_ACK_EARLY}},
+    {.name = "a joiner that failed a write is trusted (I8)", .bugs = {.replication = MIRROR_BUG_TRUST_JOINER}, .first = 25990},
     {.name = "votes are not durable (R1)", .bugs = {.rsm = RSM_BUG_VOLATILE_VOTE}},
     {.name = "votes for any log (R2)", .bugs = {.rsm = RSM_BUG_GRANT_ANY_LOG}},
     {.name = "entries taken without a match (R4)", .bugs = {.rsm = RSM_BUG_NO_MATCH}},

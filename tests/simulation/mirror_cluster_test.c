@@ -7,6 +7,8 @@
 #include "replication/core/message.h"
 #include "replication/core/mirror.h"
 #include "replication/core/replica.h"
+#include "tests/simulation/sim_history.h"
+#include "tests/simulation/sim_data.h"
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,81 +23,21 @@
 #define BLOCKS       (REGIONS * REGION / BLOCK)
 #define CHAOS_US     4000000u
 #define QUIESCE_US   40000000u
-#define VALUES_MAX   6000u
-#define INFINITE     UINT64_MAX
 #define SERVICE      NODES /* the configuration service, as a place that links can be cut from */
 
 /* ---- randomness, data ------------------------------------------------------------------------------------------- */
 
-static uint64_t rng;
+static struct sim_world world; /* its randomness and its violation; events are this file's own */
+static struct sim_data pool;
+static struct sim_history history;
+
 static uint64_t rnd(uint64_t below)
 {
-    rng ^= rng << 13;
-    rng ^= rng >> 7;
-    rng ^= rng << 17;
-    return (rng * 0x2545F4914F6CDD1Dull >> 17) % below;
+    return sim_random(&world, below);
 }
 static bool chance(unsigned percent_of_percent)
 {
-    return rnd(10000) < percent_of_percent;
-}
-
-struct bytes { /* one u32 tag stands for one block */
-    struct bytes *next;
-    int refs;
-    uint32_t count;
-    uint32_t tags[];
-};
-static int bytes_alive;
-static struct bytes *bytes_all; /* a crash forgets references: all are freed at the end of a run */
-static struct bytes *bytes_new(uint64_t size)
-{
-    struct bytes *b = calloc(1, sizeof(*b) + size / BLOCK * sizeof(uint32_t));
-    b->refs = 1;
-    b->count = (uint32_t)(size / BLOCK);
-    b->next = bytes_all;
-    bytes_all = b;
-    bytes_alive++;
-    return b;
-}
-static void bytes_unref(void *handle)
-{
-    struct bytes *b = handle;
-    if (!b)
-        return;
-    assert_true(b->refs > 0);
-    if (--b->refs == 0)
-        bytes_alive--;
-}
-static void bytes_free_all(void)
-{
-    while (bytes_all) {
-        struct bytes *b = bytes_all;
-        bytes_all = b->next;
-        free(b);
-    }
-    bytes_alive = 0;
-}
-static void *data_alloc(void *context, uint32_t size)
-{
-    (void)context;
-    return chance(200) ? NULL : bytes_new(size);
-}
-static void data_copy(void *context, struct mirror_data to, struct mirror_data from, uint64_t size)
-{
-    (void)context;
-    memcpy(((struct bytes *)to.handle)->tags + to.offset / BLOCK, ((struct bytes *)from.handle)->tags + from.offset / BLOCK,
-           size / BLOCK * 4);
-}
-static bool data_equal(void *context, struct mirror_data a, struct mirror_data b, uint64_t size, uint64_t *ret)
-{
-    (void)context;
-    for (uint64_t i = 0; i < size / BLOCK; i++)
-        if (((struct bytes *)a.handle)->tags[a.offset / BLOCK + i] != ((struct bytes *)b.handle)->tags[b.offset / BLOCK + i]) {
-            *ret = i * BLOCK;
-            return false;
-        }
-    return true;
+    return sim_chance(&world, percent_of_percent);
 }
 
 /* ---- the world ---------------------------------------------------------------------------------------------------- */
@@ -104,8 +46,7 @@ enum what { W_MESSAGE, W_HEARTBEAT, W_BEAT, W_BEAT_ACK, W_DISK, W_META, W_TICK, 
             W_LINK_UP, W_ASK, W_WATCH, W_RESTART, W_DEAD, W_SUBMIT };
 
 struct happening {
-    struct happening *next;
-    uint64_t at, order;
+    struct sim_event event;
     enum what what;
     unsigned node, from;
     uint64_t boot; /* of node when it was made: a crash voids it */
@@ -114,7 +55,7 @@ struct happening {
     struct peer_header header;
     uint8_t *body;
     uint32_t body_bytes, data_bytes;
-    struct bytes *data;
+    struct sim_bytes *data;
     uint64_t data_offset;
     struct disk_write *disk;
     struct mirror_config config;
@@ -126,7 +67,7 @@ struct disk_write {
     bool read;
     uint64_t token, offset, length;
     enum block_operation operation;
-    struct bytes *data;
+    struct sim_bytes *data;
     uint64_t data_offset;
 };
 
@@ -136,7 +77,7 @@ struct client_op {
     bool read;
     unsigned node;
     uint64_t boot, invoked;
-    struct bytes *data;
+    struct sim_bytes *data;
     uint32_t first, count, tag;
 };
 
@@ -152,123 +93,60 @@ struct node {
     unsigned meta_count;
     struct client_op *ops;
     struct mirror_config seen;
-    struct happening *held; /* while paused, newest first */
+    struct sim_queue held; /* while paused */
     uint64_t last_heard; /* by the service */
-};
-
-struct value { /* all operations on one value of one block */
-    uint32_t block, tag;
-    uint64_t write_start, write_end;
-    uint64_t first_end, last_start; /* the zone */
-    bool seen, written;
 };
 
 static struct node nodes[NODES];
 static struct { bool up; uint64_t generation, last_at[2], down_at; bool cut; } links[NODES + 1][NODES + 1]; /* [low][high] */
-static struct happening **heap;
-static unsigned heap_count, heap_capacity;
-static uint64_t now, order;
 static struct mirror_config committed;
 static uint64_t incarnations[NODES];
-static struct value *values;
-static unsigned value_count;
 static uint32_t next_tag;
 static bool calm;
 static uint32_t bugs;
-static const char *violation;
-static char violation_text[200];
 static uint64_t patience_us; /* of the service */
 static unsigned done_reads, done_writes, failed_ops, promotions, crashes;
 static bool trace, verbose;
 
-static void violate(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static void violate(const char *format, ...)
-{
-    va_list list;
-    if (violation)
-        return;
-    va_start(list, format);
-    vsnprintf(violation_text, sizeof(violation_text), format, list);
-    va_end(list);
-    violation = violation_text;
-}
 #define TRACE(...)                                          \
     do {                                                    \
         if (trace) {                                        \
-            printf("%8.3f ms ", (double)now / 1000.0);      \
+            printf("%8.3f ms ", (double)world.now_us / 1000.0);      \
             printf(__VA_ARGS__);                            \
             printf("\n");                                   \
         }                                                   \
     } while (0)
 
-static bool before(const struct happening *a, const struct happening *b)
-{
-    return a->at != b->at ? a->at < b->at : a->order < b->order;
-}
-static void plan_again(struct happening *h)
-{
-    if (heap_count == heap_capacity) {
-        heap_capacity = heap_capacity ? heap_capacity * 2 : 1024;
-        heap = realloc(heap, heap_capacity * sizeof(*heap));
-    }
-    unsigned i = heap_count++;
-    while (i > 0 && before(h, heap[(i - 1) / 2])) {
-        heap[i] = heap[(i - 1) / 2];
-        i = (i - 1) / 2;
-    }
-    heap[i] = h;
-}
+static void happening_run(struct sim_world *unused, struct sim_event *event);
+static void happening_drop(struct sim_event *event);
+
 static struct happening *plan(uint64_t at, enum what what, unsigned node)
 {
     struct happening *h = calloc(1, sizeof(*h));
-    h->at = at;
-    h->order = order++;
+    h->event.run = happening_run;
+    h->event.drop = happening_drop;
     h->what = what;
     h->node = node;
     h->boot = node < NODES ? nodes[node].boot : 0;
-    plan_again(h);
+    sim_plan(&world, &h->event, at);
     return h;
 }
 /* Awake again: all that came meanwhile happens now, in its order, before anything later. */
 static void wake(unsigned n)
 {
     nodes[n].paused = false;
-    while (nodes[n].held) {
-        struct happening *h = nodes[n].held;
-        nodes[n].held = h->next;
-        h->at = now;
-        plan_again(h);
-    }
-}
-static struct happening *next_happening(void)
-{
-    struct happening *top = heap[0], *last = heap[--heap_count];
-    unsigned i = 0;
-    while (heap_count) {
-        unsigned child = 2 * i + 1;
-        if (child >= heap_count)
-            break;
-        if (child + 1 < heap_count && before(heap[child + 1], heap[child]))
-            child++;
-        if (!before(heap[child], last))
-            break;
-        heap[i] = heap[child];
-        i = child;
-    }
-    if (heap_count)
-        heap[i] = last;
-    return top;
+    sim_queue_release(&world, &nodes[n].held);
 }
 static void happening_free(struct happening *h)
 {
-    bytes_unref(h->data);
+    sim_bytes_unref(&pool, h->data);
     free(h->body);
     free(h);
 }
 
 static uint64_t clock_of(unsigned n)
 {
-    return now + nodes[n].skew;
+    return world.now_us + nodes[n].skew;
 }
 
 #define LINK(a, b) links[(a) < (b) ? (a) : (b)][(a) < (b) ? (b) : (a)]
@@ -283,7 +161,7 @@ static void link_break(unsigned a, unsigned b)
         return;
     /* A reset is seen at once; silence (a cut cable) only when the link times out. */
     bool silent = !calm && chance(4000);
-    uint64_t down[2] = {now + (silent ? 500000 : 0) + rnd(30000), now + (silent ? 500000 : 0) + rnd(30000)};
+    uint64_t down[2] = {world.now_us + (silent ? 500000 : 0) + rnd(30000), world.now_us + (silent ? 500000 : 0) + rnd(30000)};
     LINK(a, b).down_at = MAX(down[0], down[1]);
     struct happening *h = plan(down[0], W_LINK_DOWN, a);
     h->from = b;
@@ -296,11 +174,11 @@ static void link_make(unsigned a, unsigned b)
 {
     if (LINK(a, b).up || LINK(a, b).cut || !nodes[a].up || !nodes[b].up)
         return;
-    if (now <= LINK(a, b).down_at) /* also when a process has started anew: its peer first drops the old link */
+    if (world.now_us <= LINK(a, b).down_at) /* also when a process has started anew: its peer first drops the old link */
         return;
     LINK(a, b).up = true;
     LINK(a, b).generation++;
-    uint64_t at = now + 30000 + rnd(20000); /* after any LINK_DOWN of the former one */
+    uint64_t at = world.now_us + 30000 + rnd(20000); /* after any LINK_DOWN of the former one */
     LINK(a, b).last_at[0] = LINK(a, b).last_at[1] = at + 1000;
     for (int side = 0; side < 2; side++) {
         struct happening *h = plan(at, W_LINK_UP, side ? a : b);
@@ -315,7 +193,7 @@ static struct happening *transmit(unsigned from, unsigned to, enum what what)
     if (from != to && !LINK(from, to).up)
         return NULL;
     uint64_t *last = &LINK(from, to).last_at[from < to];
-    uint64_t at = now + (from == to ? 0 : 50 + rnd(chance(300) ? 30000 : 600));
+    uint64_t at = world.now_us + (from == to ? 0 : 50 + rnd(chance(300) ? 30000 : 600));
     if (from != to && at <= *last)
         at = *last + 1;
     if (from != to)
@@ -332,43 +210,16 @@ static void crash(unsigned n, bool power);
 
 /* ---- history ------------------------------------------------------------------------------------------------------- */
 
-static struct value *value_of(uint32_t block, uint32_t tag)
-{
-    for (unsigned i = 0; i < value_count; i++)
-        if (values[i].block == block && values[i].tag == tag)
-            return &values[i];
-    if (value_count == VALUES_MAX)
-        return NULL;
-    struct value *v = &values[value_count++];
-    *v = (struct value){.block = block, .tag = tag, .write_end = INFINITE, .first_end = INFINITE};
-    return v;
-}
-
 static void op_done(struct client_op *op, int status)
 {
     for (uint32_t i = 0; i < op->count; i++) {
         uint32_t block = op->first + i;
-        if (op->read && status == 0) {
-            uint32_t tag = op->data->tags[i];
-            struct value *v = value_of(block, tag);
-            if (!v)
-                continue;
-            if (tag && !v->written)
-                violate("block %u read as %u, never written", block, tag);
-            v->seen = true;
-            v->first_end = MIN(v->first_end, now);
-            v->last_start = MAX(v->last_start, op->invoked);
-            if (v->write_start > now)
-                violate("block %u read as %u before it was written", block, tag);
-        } else if (!op->read && status == 0) {
-            struct value *v = value_of(block, op->tag);
-            if (!v)
-                continue;
-            v->write_end = now;
-            v->first_end = MIN(v->first_end, now);
-            v->last_start = MAX(v->last_start, op->invoked);
-            v->seen = true;
-        }
+        if (status)
+            continue;
+        if (op->read)
+            sim_history_read(&history, block, op->data->tags[i], op->invoked);
+        else
+            sim_history_written(&history, block, op->tag, op->invoked);
     }
     TRACE("node %u %s blocks %u+%u tag %u -> %d%s", op->node, op->read ? "read" : "write", op->first, op->count,
           op->read && !status ? op->data->tags[0] : op->tag, status, "");
@@ -378,24 +229,6 @@ static void op_done(struct client_op *op, int status)
         done_reads++;
     else
         done_writes++;
-}
-
-/* Gibbons and Korach 1997, section 4: with unique values, a register's history is linearizable exactly when no two
- * forward zones overlap and no backward zone lies within a forward one. */
-static void check_history(void)
-{
-    for (unsigned i = 0; i < value_count; i++)
-        for (unsigned j = 0; j < value_count; j++) {
-            const struct value *a = &values[i], *b = &values[j];
-            if (i == j || a->block != b->block || !a->seen || !b->seen || a->first_end >= a->last_start)
-                continue; /* a is a forward zone [first_end, last_start] */
-            bool forward = b->first_end < b->last_start;
-            if (forward ? (a->first_end < b->last_start && b->first_end < a->last_start)
-                        : (a->first_end < b->last_start && b->first_end < a->last_start))
-                violate("block %u: values %u (%.3f..%.3f ms) and %u (%.3f..%.3f ms) are not in any order", a->block, a->tag,
-                        (double)a->first_end / 1000, (double)a->last_start / 1000, b->tag, (double)b->first_end / 1000,
-                        (double)b->last_start / 1000);
-        }
 }
 
 /* ---- effects ------------------------------------------------------------------------------------------------------- */
@@ -416,15 +249,15 @@ static void perform_send(unsigned n, const struct mirror_effect *e)
     if (e->send.blob_bytes)
         memcpy(h->body + e->send.body_bytes, e->send.blob, e->send.blob_bytes);
     h->data_bytes = e->send.data_bytes;
-    struct bytes *data = e->send.data.handle;
+    struct sim_bytes *data = e->send.data.handle;
     if (!data)
         return;
     if (to == n) {
-        data->refs++;
+        data->references++;
         h->data = data;
         h->data_offset = e->send.data.offset;
     } else if (h->data_bytes) {
-        h->data = bytes_new(h->data_bytes);
+        h->data = sim_bytes_new(&pool, h->data_bytes);
         memcpy(h->data->tags, data->tags + e->send.data.offset / BLOCK, h->data_bytes / BLOCK * 4);
     }
 }
@@ -440,10 +273,10 @@ static void perform_disk(unsigned n, const struct mirror_effect *e)
     d->data = e->disk.data.handle;
     d->data_offset = e->disk.data.offset;
     if (d->data)
-        d->data->refs++;
+        d->data->references++;
     d->next = nodes[n].writing;
     nodes[n].writing = d;
-    plan(now + 20 + rnd(chance(300) ? 20000 : 300), W_DISK, n)->disk = d;
+    plan(world.now_us + 20 + rnd(chance(300) ? 20000 : 300), W_DISK, n)->disk = d;
 }
 
 static void disk_apply(struct node *node, const struct disk_write *d, uint32_t blocks)
@@ -462,7 +295,7 @@ static void client_finish(unsigned n, struct mirror_request *request, int status
             break;
         }
     op_done(op, status);
-    bytes_unref(op->data);
+    sim_bytes_unref(&pool, op->data);
     free(op);
 }
 
@@ -488,13 +321,13 @@ static void perform(unsigned n, struct mirror_effects *effects)
             node->meta_count = e->meta.count;
             node->meta_pages = malloc(e->meta.count * sizeof(*node->meta_pages));
             memcpy(node->meta_pages, e->meta.pages, e->meta.count * sizeof(*node->meta_pages));
-            plan(now + 20 + rnd(chance(300) ? 20000 : 400), W_META, n);
+            plan(world.now_us + 20 + rnd(chance(300) ? 20000 : 400), W_META, n);
             break;
         case MIRROR_EFFECT_COMPLETE:
             client_finish(n, e->complete.request, e->complete.status);
             break;
         case MIRROR_EFFECT_RELEASE:
-            bytes_unref(e->release);
+            sim_bytes_unref(&pool, e->release);
             break;
         case MIRROR_EFFECT_ASK_ISR: {
             struct happening *h = transmit(n, SERVICE, W_ASK);
@@ -519,8 +352,8 @@ static void plan_tick(unsigned n)
     uint64_t next = MIN(mirror_next_tick(node->mirror), replica_next_tick(node->replica));
     if (next == UINT64_MAX)
         return;
-    next = next > clock_of(n) ? next - node->skew : now + 1;
-    if (node->tick_at > now && node->tick_at <= next)
+    next = next > clock_of(n) ? next - node->skew : world.now_us + 1;
+    if (node->tick_at > world.now_us && node->tick_at <= next)
         return;
     node->tick_at = next;
     plan(next, W_TICK, n);
@@ -568,7 +401,7 @@ static void crash(unsigned n, bool power)
     for (struct disk_write *d = node->writing, *after; d; d = after) {
         after = d->next;
         disk_apply(node, d, power ? (uint32_t)rnd(d->length / BLOCK + 1) : chance(5000) ? (uint32_t)(d->length / BLOCK) : 0);
-        bytes_unref(d->data);
+        sim_bytes_unref(&pool, d->data);
         free(d);
     }
     node->writing = NULL;
@@ -584,7 +417,7 @@ static void crash(unsigned n, bool power)
         struct client_op *op = node->ops;
         node->ops = op->next;
         TRACE("node %u forgets %s blocks %u+%u tag %u", n, op->read ? "read" : "write", op->first, op->count, op->tag);
-        bytes_unref(op->data);
+        sim_bytes_unref(&pool, op->data);
         free(op);
     }
     for (unsigned other = 0; other <= NODES; other++)
@@ -593,7 +426,7 @@ static void crash(unsigned n, bool power)
     struct happening *h;
     for (unsigned other = 0; other < NODES && !power; other++)
         if (other != n && !LINK(n, SERVICE).cut && !LINK(other, SERVICE).cut) { /* CPG sees the process die */
-            h = plan(now + 1000 + rnd(5000), W_DEAD, other);
+            h = plan(world.now_us + 1000 + rnd(5000), W_DEAD, other);
             h->from = n;
             h->time = node->boot;
         }
@@ -605,7 +438,7 @@ static void crash(unsigned n, bool power)
     mirror_free(mirror);
     replica_free(replica);
     node->boot++;
-    plan(now + 1000 + rnd(chance(5000) ? 100000 : 1500000), W_RESTART, n);
+    plan(world.now_us + 1000 + rnd(chance(5000) ? 100000 : 1500000), W_RESTART, n);
 }
 
 static struct mirror_parameters mirror_parameters_of(unsigned n)
@@ -613,7 +446,7 @@ static struct mirror_parameters mirror_parameters_of(unsigned n)
     return (struct mirror_parameters){
         .volume = 7, .size_bytes = REGIONS * REGION, .region_bytes = REGION, .nodeid = (uint16_t)(n + 1),
         .boot = nodes[n].boot, .now_us = clock_of(n),
-        .data = {.alloc = data_alloc, .copy = data_copy, .equal = data_equal},
+        .data = sim_data_operations(&pool),
         .requests_max = 8, .member_timeout_us = 200000, .write_timeout_us = 500000, .copy_bytes = REGION / 2,
         .resync_backoff_us = 50000, .planted_bugs = bugs};
 }
@@ -629,19 +462,19 @@ static void start(unsigned n)
     node->mirror = mirror_new(&mp);
     int result = replica_new(&rp, node->meta, metadata_file_bytes(REGIONS), &node->replica);
     if (result < 0) {
-        violate("node %u cannot open its metadata: %d", n, result);
+        sim_violate(&world, "node %u cannot open its metadata: %d", n, result);
         abort();
     }
     TRACE("node %u starts, boot %llu", n, (unsigned long long)node->boot);
     memset(&node->seen, 0, sizeof(node->seen));
-    node->last_heard = now;
+    node->last_heard = world.now_us;
     for (unsigned other = 0; other <= NODES; other++)
         if (other != n && other < NODES)
             link_make(n, other);
     if (!LINK(n, SERVICE).cut)
         LINK(n, SERVICE).up = true;
-    plan(now + rnd(50000), W_HEARTBEAT, n);
-    plan(now + rnd(20000), W_CONFIG, n);
+    plan(world.now_us + rnd(50000), W_HEARTBEAT, n);
+    plan(world.now_us + rnd(20000), W_CONFIG, n);
 }
 
 /* ---- the configuration service --------------------------------------------------------------------------------------- */
@@ -652,7 +485,7 @@ static void config_spread(void)
           (unsigned long long)committed.isr_version, committed.owner - 1u, committed.isr);
     for (unsigned n = 0; n < NODES; n++)
         if (nodes[n].up)
-            plan(now + rnd(chance(1000) ? 100000 : 5000), W_CONFIG, n);
+            plan(world.now_us + rnd(chance(1000) ? 100000 : 5000), W_CONFIG, n);
 }
 
 static void promote(unsigned n, uint8_t isr)
@@ -667,17 +500,17 @@ static void promote(unsigned n, uint8_t isr)
 
 static bool heard(unsigned n)
 {
-    return nodes[n].up && now - nodes[n].last_heard < patience_us;
+    return nodes[n].up && world.now_us - nodes[n].last_heard < patience_us;
 }
 
 /* The planner: an owner not heard of is replaced from the ISR (I4); a member not heard of is left to the owner. */
 static void watch(void)
 {
     unsigned owner = committed.owner - 1u;
-    plan(now + 20000 + rnd(20000), W_WATCH, SERVICE);
+    plan(world.now_us + 20000 + rnd(20000), W_WATCH, SERVICE);
     for (unsigned n = 0; n < NODES; n++)
         if (nodes[n].up && !nodes[n].paused && LINK(n, SERVICE).up)
-            nodes[n].last_heard = now;
+            nodes[n].last_heard = world.now_us;
     bool move = !calm && chance(60);
     if (heard(owner) && !move)
         return;
@@ -720,11 +553,11 @@ static void client_submit(unsigned n, bool read, uint32_t first, uint32_t count)
     struct client_op *op = calloc(1, sizeof(*op));
     op->read = read;
     op->node = n;
-    op->invoked = now;
+    op->invoked = world.now_us;
     op->first = first;
     op->count = count;
-    op->data = bytes_new(count * BLOCK);
-    op->data->refs++; /* one for the core */
+    op->data = sim_bytes_new(&pool, count * BLOCK);
+    op->data->references++; /* one for the core */
     op->request.operation = read ? BLOCK_READ : BLOCK_WRITE;
     op->request.offset_bytes = first * BLOCK;
     op->request.length_bytes = count * BLOCK;
@@ -732,12 +565,8 @@ static void client_submit(unsigned n, bool read, uint32_t first, uint32_t count)
     if (!read) {
         op->tag = ++next_tag;
         for (uint32_t i = 0; i < count; i++) {
-            struct value *v = value_of(first + i, op->tag);
+            sim_history_write(&history, first + i, op->tag);
             op->data->tags[i] = op->tag;
-            if (v) {
-                v->written = true;
-                v->write_start = now;
-            }
         }
     }
     op->next = nodes[n].ops;
@@ -750,23 +579,23 @@ static void client_turn(void)
     struct mirror_status status;
     unsigned n = (unsigned)rnd(NODES), held[2] = {0, 0};
     bool read = chance(5000);
-    plan(now + 200 + rnd(3000), W_CLIENT, SERVICE);
+    plan(world.now_us + 200 + rnd(3000), W_CLIENT, SERVICE);
     if (!nodes[n].up)
         return;
     mirror_get_status(nodes[n].mirror, clock_of(n), &status);
     for (struct client_op *op = nodes[n].ops; op; op = op->next)
         held[op->read]++;
-    if (status.state == MIRROR_IDLE || held[read] >= 3 || value_count + 8 > VALUES_MAX)
+    if (status.state == MIRROR_IDLE || held[read] >= 3)
         return;
     /* Few hot blocks, so that things meet. */
     uint32_t first = chance(6000) ? (uint32_t)rnd(6) * 7 : (uint32_t)rnd(BLOCKS - 4);
     /* To a paused node as well: it finds the request when it wakes, before the news of what happened meanwhile. */
     unsigned queued = 0;
-    for (struct happening *h = nodes[n].held; h; h = h->next)
-        queued += h->what == W_SUBMIT;
+    for (struct sim_event *e = nodes[n].held.first; e; e = e->next)
+        queued += container_of(e, struct happening, event)->what == W_SUBMIT;
     if (queued >= 4)
         return;
-    struct happening *h = plan(now, W_SUBMIT, n);
+    struct happening *h = plan(world.now_us, W_SUBMIT, n);
     h->isr = read;
     h->time = first;
     h->body_bytes = 1 + (uint32_t)rnd(3);
@@ -777,7 +606,7 @@ static void chaos_turn(void)
     unsigned a = (unsigned)rnd(NODES), b = (unsigned)rnd(NODES + 1);
     if (calm)
         return;
-    plan(now + 10000 + rnd(400000), W_CHAOS, SERVICE);
+    plan(world.now_us + 10000 + rnd(400000), W_CHAOS, SERVICE);
     switch (rnd(8)) {
     case 0:
     case 1:
@@ -855,7 +684,7 @@ static void happen_on_node(struct happening *h)
             step_mirror(n, &event);
         break;
     case W_HEARTBEAT:
-        plan(now + 50000, W_HEARTBEAT, n);
+        plan(world.now_us + 50000, W_HEARTBEAT, n);
         for (unsigned other = 0; other < NODES; other++) {
             struct happening *beat = other != n ? transmit(n, other, W_BEAT) : NULL;
             if (beat)
@@ -909,14 +738,14 @@ static void happen_on_node(struct happening *h)
         event.disk.token = d->token;
         event.disk.status = !calm && chance(4) ? -EIO : 0;
         if (d->read && !d->data) {
-            d->data = bytes_new(d->length);
-            d->data->refs++;
+            d->data = sim_bytes_new(&pool, d->length);
+            d->data->references++;
             event.disk.data.handle = d->data;
         }
         disk_apply(node, d, event.disk.status ? (uint32_t)rnd(d->length / BLOCK + 1) : (uint32_t)(d->length / BLOCK));
         for (uint32_t i = 0; i < d->length / BLOCK && d->read; i++)
             d->data->tags[d->data_offset / BLOCK + i] = node->disk[d->offset / BLOCK + i];
-        bytes_unref(d->data);
+        sim_bytes_unref(&pool, d->data);
         free(d);
         step_replica(n, &event);
         break;
@@ -963,8 +792,7 @@ static void happen(struct happening *h)
         return;
     }
     if (h->node < NODES && nodes[h->node].paused && h->what != W_RESTART) { /* all keep their order, later */
-        h->next = nodes[h->node].held;
-        nodes[h->node].held = h;
+        sim_queue_push(&nodes[h->node].held, &h->event);
         return;
     }
     switch (h->what) {
@@ -983,7 +811,7 @@ static void happen(struct happening *h)
         watch();
         for (unsigned n = 0; n < NODES; n++) /* what was lost on the way comes again */
             if (nodes[n].up && nodes[n].seen.isr_version != committed.isr_version && chance(3000))
-                plan(now + rnd(5000), W_CONFIG, n);
+                plan(world.now_us + rnd(5000), W_CONFIG, n);
         for (unsigned i = 0; i < NODES; i++)
             for (unsigned j = i + 1; j < NODES; j++)
                 link_make(i, j);
@@ -998,14 +826,19 @@ static void happen(struct happening *h)
     happening_free(h);
 }
 
+static void happening_run(struct sim_world *unused, struct sim_event *event)
+{
+    (void)unused;
+    happen(container_of(event, struct happening, event));
+}
+static void happening_drop(struct sim_event *event)
+{
+    happening_free(container_of(event, struct happening, event));
+}
+
 static void run_until(uint64_t end)
 {
-    while (heap_count && heap[0]->at <= end && !violation) {
-        struct happening *h = next_happening();
-        now = MAX(now, h->at);
-        happen(h);
-    }
-    now = MAX(now, end);
+    sim_run_until(&world, end);
 }
 
 static bool settled(void)
@@ -1021,14 +854,12 @@ static bool settled(void)
 
 static void world_make(uint64_t seed)
 {
-    rng = seed * 0x9E3779B97F4A7C15ull + 0x1234567;
-    now = 1000000;
-    order = 0;
-    heap_count = value_count = 0;
+    sim_world_init(&world, seed);
+    pool = (struct sim_data){.world = &world, .scarce = 200};
+    sim_history_init(&history, &world, BLOCKS);
     next_tag = 0;
     calm = false;
     patience_us = 60000 + rnd(200000);
-    violation = NULL;
     done_reads = done_writes = failed_ops = promotions = crashes = 0;
     memset(nodes, 0, sizeof(nodes));
     memset(links, 0, sizeof(links));
@@ -1048,16 +879,11 @@ static void world_make(uint64_t seed)
         nodes[n].boot = 1000 * (n + 1);
         nodes[n].skew = rnd(10000000);
     }
-    for (uint32_t b = 0; b < BLOCKS; b++) { /* the initial zeroes */
-        struct value *v = value_of(b, 0);
-        v->write_end = v->first_end = 1;
-        v->seen = v->written = true;
-    }
     for (unsigned n = 0; n < NODES; n++)
         start(n);
-    plan(now, W_WATCH, SERVICE);
-    plan(now, W_CLIENT, SERVICE);
-    plan(now + 300000, W_CHAOS, SERVICE);
+    plan(world.now_us, W_WATCH, SERVICE);
+    plan(world.now_us, W_CLIENT, SERVICE);
+    plan(world.now_us + 300000, W_CHAOS, SERVICE);
 }
 
 static void world_end(void)
@@ -1065,26 +891,20 @@ static void world_end(void)
     calm = true;
     for (unsigned n = 0; n < NODES; n++)
         wake(n);
-    while (heap_count) {
-        struct happening *h = next_happening();
-        if (h->what == W_DISK)
-            h->data = NULL;
-        happening_free(h);
-    }
     for (unsigned n = 0; n < NODES; n++) {
         if (nodes[n].up)
             crash(n, true);
         free(nodes[n].meta);
     }
-    while (heap_count)
-        happening_free(next_happening());
+    sim_world_done(&world);
+    sim_history_done(&history);
 }
 
 /* One run; true when nothing was violated. */
 static bool run_seed(uint64_t seed)
 {
     world_make(seed);
-    run_until(now + CHAOS_US);
+    run_until(world.now_us + CHAOS_US);
     /* Heal, and wait until all is in sync. */
     calm = true;
     for (unsigned i = 0; i <= NODES; i++)
@@ -1095,9 +915,9 @@ static bool run_seed(uint64_t seed)
         LINK(n, SERVICE).up = true;
     }
     TRACE("calm");
-    uint64_t end = now + QUIESCE_US;
-    while (!violation && now < end && !settled())
-        run_until(now + 100000);
+    uint64_t end = world.now_us + QUIESCE_US;
+    while (!world.violated && world.now_us < end && !settled())
+        run_until(world.now_us + 100000);
     for (unsigned n = 0; trace && n < NODES; n++) {
         struct mirror_status st;
         struct replica_status rs;
@@ -1110,27 +930,27 @@ static bool run_seed(uint64_t seed)
         for (unsigned k = 0; k < NODES; k++)
             TRACE("    member %u state %d refused %d todo %llu", k, st.members[k].state, st.members[k].refused, (unsigned long long)st.members[k].todo_regions);
     }
-    if (!violation && !settled())
-        violate("not in sync %u s after all was healed", QUIESCE_US / 1000000);
-    if (!violation) {
+    if (!world.violated && !settled())
+        sim_violate(&world, "not in sync %u s after all was healed", QUIESCE_US / 1000000);
+    if (!world.violated) {
         unsigned owner = committed.owner - 1u;
         for (uint32_t b = 0; b < BLOCKS; b += 4)
             client_submit(owner, true, b, 4);
-        run_until(now + 1000000);
-        for (uint32_t b = 0; b < BLOCKS && !violation; b++)
+        run_until(world.now_us + 1000000);
+        for (uint32_t b = 0; b < BLOCKS && !world.violated; b++)
             for (unsigned n = 1; n < NODES; n++)
                 if (nodes[n].disk[b] != nodes[0].disk[b])
-                    violate("block %u differs: %u on node 0, %u on node %u", b, nodes[0].disk[b], nodes[n].disk[b], n);
+                    sim_violate(&world, "block %u differs: %u on node 0, %u on node %u", b, nodes[0].disk[b], nodes[n].disk[b], n);
         if (nodes[owner].ops)
-            violate("reads hang after all was healed");
+            sim_violate(&world, "reads hang after all was healed");
     }
-    if (!violation)
-        check_history();
-    if (!violation && !crashes && bytes_alive != 0)
-        violate("%d buffers leaked", bytes_alive);
-    bool good = violation == NULL;
+    if (!world.violated)
+        sim_history_check(&history);
+    if (!world.violated && !crashes && pool.alive != 0)
+        sim_violate(&world, "%d buffers leaked", pool.alive);
+    bool good = !world.violated;
     world_end();
-    bytes_free_all();
+    sim_data_done(&pool);
     return good;
 }
 
@@ -1152,7 +972,7 @@ static void nothing_acknowledged_is_lost_and_nothing_stale_is_read(void **state)
     bugs = 0;
     for (seed = first_seed; seed < first_seed + seed_count && seconds() - begin < limit_s; seed++) {
         if (!run_seed(seed))
-            fail_msg("seed %llu: %s", (unsigned long long)seed, violation_text);
+            fail_msg("seed %llu: %s", (unsigned long long)seed, world.violation);
         reads += done_reads;
         writes += done_writes;
         failed += failed_ops;
@@ -1193,9 +1013,9 @@ static void each_planted_bug_is_caught(void **state)
         bugs = planted[i].bug;
         while (seed < most && seconds() - begin < 8 && run_seed(seed))
             seed++;
-        bool caught = violation != NULL;
+        bool caught = world.violated;
         printf("%s: %s by seed %llu: %s\n", planted[i].name, caught ? "caught" : "MISSED", (unsigned long long)seed,
-               caught ? violation_text : "");
+               caught ? world.violation : "");
         missed += !caught;
     }
     bugs = 0;
@@ -1204,7 +1024,6 @@ static void each_planted_bug_is_caught(void **state)
 
 int main(int argc, char **argv)
 {
-    values = calloc(VALUES_MAX, sizeof(*values));
     if (argc > 1) {
         first_seed = strtoull(argv[1], NULL, 0);
         seed_count = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
@@ -1213,7 +1032,7 @@ int main(int argc, char **argv)
         verbose = trace && argc > 4;
         for (uint64_t seed = first_seed; seed < first_seed + seed_count; seed++)
             if (!run_seed(seed)) {
-                printf("seed %llu: %s\n", (unsigned long long)seed, violation_text);
+                printf("seed %llu: %s\n", (unsigned long long)seed, world.violation);
                 return 1;
             }
         return 0;
