@@ -845,8 +845,9 @@ static bool settled(void)
 {
     struct mirror_status status;
     unsigned owner = committed.owner - 1u;
-    if (!nodes[owner].up)
-        return false;
+    for (unsigned n = 0; n < NODES; n++) /* one that is down may not have been missed yet */
+        if (!nodes[n].up || nodes[n].ops)
+            return false;
     mirror_get_status(nodes[owner].mirror, clock_of(owner), &status);
     return status.state == MIRROR_SERVING && status.isr == (1u << NODES) - 1 && !status.suspended && !status.in_flight &&
            !status.waiting && !status.unreconciled_regions;

@@ -148,6 +148,12 @@ static uint64_t gap_ms(struct sim *sim)
     return (sim->world.now_us - begin) / 1000;
 }
 
+static void ready(struct sim_node *node, uint64_t argument)
+{
+    (void)argument;
+    sim_node_ready(node);
+}
+
 /* ---- the table ---------------------------------------------------------------------------------------------------- */
 
 static void s1_owner_crashes_with_writes_in_flight(void **state)
@@ -592,6 +598,40 @@ static void minority_acknowledges_no_change(void **state)
     happy_end(sim);
 }
 
+/* Found by the swarm. Replica 2 has caught up and its owner asks to add it, but the owner's control thread hangs; replica 2 fails a
+ * write, then another change of the set wins, and the write completes without it: it must not be asked for as caught up (I8). */
+static void a_joiner_that_failed_a_write_is_copied_again(void **state)
+{
+    (void)state;
+    struct sim *sim = cluster(3, 3, 0);
+    if (sim_owner(sim, 0) == sim_sequencer(sim)) { /* who commits the other change must not be the one that hangs */
+        (void)sim_control_promote(sim_sequencer(sim), 0, replica(sim, 1)->nodeid, 7);
+        wait_epoch(sim, 2, 5000);
+        sim_settle(sim, 10000);
+    }
+    struct sim_node *owner = sim_owner(sim, 0), *sequencer = sim_sequencer(sim);
+    unsigned k = 0;
+    while (replica(sim, k) == owner || replica(sim, k) == sequencer)
+        k++;
+    struct sim_node *joiner = replica(sim, k);
+    leave_behind(sim, k, SIM_CRASH_PROCESS);
+    sim_node_start(joiner);
+    wait_syncing(sim, k, 10000);
+    owner->control.busy_until_us = sim->world.now_us + 400000;
+    sim_node_call(owner, SIM_OUTSIDE, owner->control.busy_until_us, ready, 0);
+    sim_run(sim, 100); /* caught up, and asked for */
+    assert_int_equal(sim_volume(sim, 0)->isr, 7u & ~(1u << k));
+    joiner->data_broken = true;
+    struct sim_op *op = writes(owner, 5);
+    sim_run(sim, 20);
+    assert_int_equal(op->status, SIM_PENDING); /* it counts already */
+    joiner->data_broken = false;
+    assert_true(sim_control_isr(sequencer, 0, sim_volume(sim, 0)->isr)); /* the same set, a new version */
+    sim_run(sim, 300);
+    must_succeed(sim, op, 5000);
+    happy_end(sim);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -619,6 +659,7 @@ int main(void)
         cmocka_unit_test(s30_witness_lost_then_the_link),
         cmocka_unit_test(s30_sole_committed_side_serves),
         cmocka_unit_test(minority_acknowledges_no_change),
+        cmocka_unit_test(a_joiner_that_failed_a_write_is_copied_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

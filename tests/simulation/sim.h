@@ -196,6 +196,7 @@ bool sim_control_change(struct sim_node *node);
 /* A client's question: all that was acknowledged before must be in the tree when it is answered. */
 void sim_control_question(struct sim_node *node);
 bool sim_control_promote(struct sim_node *node, unsigned volume, uint16_t owner, uint32_t isr);
+bool sim_control_isr(struct sim_node *node, unsigned volume, uint32_t isr); /* VolumeIsr of the version it knows */
 void sim_control_add_node(struct sim_node *node, const struct sim_node *added);
 void sim_control_create_volume(struct sim_node *node, unsigned volume);
 void sim_control_alive(struct sim_node *node, struct failover_nodes *ret_alive);

@@ -143,6 +143,16 @@ static void propose_isr(struct sim_node *node, uint64_t volume, uint64_t epoch, 
     (void)sim_control_propose(node, &command, RSM_CHANGE_NONE, 0, SIM_PROPOSE_PLAN, 0);
 }
 
+bool sim_control_isr(struct sim_node *node, unsigned volume, uint32_t isr)
+{
+    char name[16];
+    sim_volume_name(volume, name);
+    const struct tree_volume *v = tree_volume_by_name(node->control.tree, name);
+    if (v)
+        propose_isr(node, v->id, v->epoch, v->isr_version, isr);
+    return v != NULL;
+}
+
 static void node_info(const struct sim_node *node, Director__NodeInfo *info, char name[16])
 {
     director__node_info__init(info);

@@ -72,7 +72,6 @@ static const struct {
     {.name = "lower epochs are accepted (I2)", .bugs = {.replication = REPLICA_BUG_NO_SEAL}, .first = 1000},
     {.name = "data before intent (I6)", .bugs = {.replication = REPLICA_BUG_NO_INTENT}},
     {.name = "replica acks before durable (I5)", .bugs = {.replication = REPLICA_BUG_ACK_EARLY}},
-    {.name = "a joiner that failed a write is trusted (I8)", .bugs = {.replication = MIRROR_BUG_TRUST_JOINER}, .first = 25990},
     {.name = "votes are not durable (R1)", .bugs = {.rsm = RSM_BUG_VOLATILE_VOTE}},
     {.name = "votes for any log (R2)", .bugs = {.rsm = RSM_BUG_GRANT_ANY_LOG}},
     {.name = "entries taken without a match (R4)", .bugs = {.rsm = RSM_BUG_NO_MATCH}},
