@@ -51,17 +51,30 @@ struct mirror_request {
     uint64_t ret_miscompare;    /* for COMPLETE with -EILSEQ */
 };
 
+/* What the operator set for a volume. All of it may change while the volume is open, except where said. Zero: the defaults. */
+struct mirror_policy {
+    bool write_back;          /* acknowledged when every in-sync member has it in its cache; a flush is a barrier on all (I5).
+                                 false: write-through, durable before the acknowledgement */
+    bool verified_reads;      /* a read is answered after the in-sync members confirmed that we are still the owner (I7) */
+    uint8_t in_sync_min;      /* a slow member is kept when fewer than this would be left in sync. 0 = 1 */
+    uint32_t slow_us;         /* a member that keeps a write waiting this long, while others have it, leaves the in-sync set
+                                 (scenario 31). 0 = the mirror's write_timeout_us */
+    uint64_t resync_floor;    /* bytes a second for each volume that resync gets however busy the foreground is. 0 = 4 MiB/s */
+    uint64_t resync_cap;      /* bytes a second it never exceeds. 0 = no cap */
+};
+
 /* What the cluster committed about a volume. */
 struct mirror_config {
     uint64_t epoch;
     uint64_t isr_version; /* bumped by every committed change of owner, isr or incarnations, also one that changes nothing */
     uint16_t owner;       /* node id, 0 = none */
     uint8_t isr;          /* bit i: replicas[i] is in sync */
-    uint8_t replica_count;
+    uint8_t replica_count; /* places used in replicas[]; one with nodeid 0 is empty: a replica that was removed */
     struct {
         uint16_t nodeid;
         uint64_t incarnation;
     } replicas[MIRROR_REPLICAS_MAX];
+    struct mirror_policy policy;
 };
 
 enum mirror_event_type {
