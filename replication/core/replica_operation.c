@@ -1,0 +1,162 @@
+/* Operations under way at a member, and its answers. */
+#include "replication/core/replica_internal.h"
+#include <errno.h>
+
+struct link_state *replica_link_find(struct replica *r, uint16_t nodeid, bool add)
+{
+    for (unsigned i = 0; i < r->link_count; i++)
+        if (r->links[i].nodeid == nodeid)
+            return &r->links[i];
+    if (!add || r->link_count == LINKS_MAX)
+        return NULL;
+    r->links[r->link_count] = (struct link_state){.nodeid = nodeid};
+    return &r->links[r->link_count++];
+}
+
+void replica_send(struct replica *r, uint16_t to, const struct mirror_message *message, struct mirror_data data,
+                  uint32_t data_bytes, struct mirror_effects *out)
+{
+    struct mirror_effect *effect = mirror_effects_add(out, MIRROR_EFFECT_SEND);
+    mirror_message_encode(message, r->parameters.volume, data_bytes, effect);
+    effect->send.nodeid = to;
+    effect->send.data = data;
+}
+
+void replica_reply(struct replica *r, uint16_t to, const struct mirror_message *question, uint16_t type, int status,
+                   struct mirror_data data, uint32_t data_bytes, struct mirror_effects *out)
+{
+    struct mirror_message reply = {.type = type, .epoch = question->epoch, .request = question->request,
+                                   .argument = (uint64_t)(int64_t)status, .boot = question->boot,
+                                   .attach = question->attach};
+    replica_send(r, to, &reply, data, data_bytes, out);
+}
+
+void replica_send_fenced(struct replica *r, uint16_t to, uint64_t epoch, struct mirror_effects *out)
+{
+    struct mirror_message fenced = {.type = MIRROR_FENCED, .epoch = epoch};
+    replica_send(r, to, &fenced, (struct mirror_data){0}, 0, out);
+}
+
+void replica_release(struct mirror_data data, struct mirror_effects *out)
+{
+    if (data.handle)
+        mirror_effects_add(out, MIRROR_EFFECT_RELEASE)->release = data.handle;
+}
+
+/* The epoch below which everything is refused (I2): sealed on disk, or about to be. */
+uint64_t replica_floor_epoch(const struct replica *r)
+{
+    return r->pending ? MAX(r->header.sealed_epoch, r->pending_seal.epoch) : r->header.sealed_epoch;
+}
+
+bool replica_session_matches(const struct replica *r, uint16_t from, const struct mirror_message *m)
+{
+    if (replica_bug(r, REPLICA_BUG_NO_SEAL) && (m->type == MIRROR_WRITE || m->type == MIRROR_READ) &&
+        m->epoch < r->header.sealed_epoch)
+        return true;
+    return r->attached && m->epoch == r->header.sealed_epoch && from == r->header.sealed_owner && m->boot == r->boot &&
+           m->attach == r->attach;
+}
+
+void replica_note_complete(struct replica *r, uint64_t complete)
+{
+    r->complete = MAX(r->complete, complete);
+}
+
+/* ---- operations --------------------------------------------------------------------------------------------------- */
+
+struct operation *operation_new(struct replica *r, enum operation_kind kind, uint16_t from,
+                                const struct mirror_message *m, struct mirror_data data)
+{
+    if (list_empty(&r->unused))
+        return NULL;
+    struct operation *op = list_first(&r->unused, struct operation, link);
+    list_remove(&op->link);
+    list_append(&r->active, &op->link);
+    op->kind = kind;
+    op->state = OPERATION_WAIT_META;
+    op->orphan = false;
+    op->from = from;
+    op->message = *m;
+    op->message.blob = NULL;
+    op->data = data;
+    op->ticket = 0;
+    return op;
+}
+
+void operation_free(struct replica *r, struct operation *op, struct mirror_effects *out)
+{
+    replica_release(op->data, out);
+    op->data.handle = NULL;
+    op->turn++;
+    list_remove(&op->link);
+    list_append(&r->unused, &op->link);
+}
+
+void operation_answer(struct replica *r, struct operation *op, int status, struct mirror_effects *out)
+{
+    uint16_t type = op->kind == OPERATION_WRITE  ? MIRROR_WRITE_REPLY
+                    : op->kind == OPERATION_READ ? MIRROR_READ_REPLY
+                                                 : MIRROR_BITMAP_REPLY;
+    bool with_data = op->kind == OPERATION_READ && status == 0;
+    struct mirror_data none = {0};
+    if (!op->orphan)
+        replica_reply(r, op->from, &op->message, type, status, with_data ? op->data : none,
+                      with_data ? (uint32_t)op->message.length_bytes : 0, out);
+}
+
+void operation_disk(struct operation *op, struct mirror_effects *out)
+{
+    bool read = op->kind == OPERATION_READ;
+    struct mirror_effect *effect = mirror_effects_add(out, read ? MIRROR_EFFECT_DISK_READ : MIRROR_EFFECT_DISK_WRITE);
+    effect->disk.token = (uint64_t)op->turn << 32 | op->index;
+    effect->disk.operation = read ? BLOCK_READ : (enum block_operation)op->message.operation;
+    effect->disk.flags = read ? 0 : op->message.io_flags;
+    effect->disk.offset_bytes = op->message.offset_bytes;
+    effect->disk.length_bytes = op->message.length_bytes;
+    effect->disk.data = op->data;
+    op->state = OPERATION_DISK;
+}
+
+/* The metadata is durable as far as op needs: go on. */
+void operation_advance(struct replica *r, struct operation *op, struct mirror_effects *out)
+{
+    if (op->ticket > r->durable)
+        return;
+    if (op->kind == OPERATION_BITMAP) {
+        operation_answer(r, op, 0, out);
+        operation_free(r, op, out);
+        return;
+    }
+    operation_disk(op, out);
+    if (op->kind == OPERATION_WRITE && replica_bug(r, REPLICA_BUG_ACK_EARLY)) {
+        operation_answer(r, op, 0, out);
+        op->orphan = true;
+    }
+}
+
+/* The session ended: what has not reached the disk will not; what has finishes unanswered (the owner sends it again). */
+void operations_orphan(struct replica *r, struct mirror_effects *out)
+{
+    list_foreach_safe(node, after, &r->active) {
+        struct operation *op = list_entry(node, struct operation, link);
+        if (op->state == OPERATION_WAIT_META)
+            operation_free(r, op, out);
+        else
+            op->orphan = true;
+    }
+}
+
+void replica_on_disk_done(struct replica *r, const struct mirror_event *event, struct mirror_effects *out)
+{
+    uint32_t index = (uint32_t)event->disk.token;
+    ASSERT(index < r->parameters.operations_max);
+    struct operation *op = &r->operations[index];
+    ASSERT(op->turn == event->disk.token >> 32 && op->state == OPERATION_DISK);
+    if (event->disk.data.handle) {
+        ASSERT(!op->data.handle);
+        op->data = event->disk.data;
+    }
+    operation_answer(r, op, event->disk.status, out);
+    operation_free(r, op, out);
+}
