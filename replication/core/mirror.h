@@ -73,6 +73,60 @@ struct mirror_member_status {
     uint64_t todo_regions;    /* still to copy to it */
     uint64_t total_regions;   /* there were to copy when this resync began */
     uint64_t dirty_regions;   /* marked for it */
+    /* Of the resync under way, or the last one: */
+    uint64_t total_bytes;      /* that it had to look at */
+    uint64_t done_bytes;       /* looked at, and equal now */
+    uint64_t compared_bytes;   /* of these: compared by digest first */
+    uint64_t sent_bytes;       /* of these: sent as data (equal pieces and zeroes are not) */
+    uint64_t bytes_per_second; /* done_bytes, over the last seconds. 0: not known yet */
+    uint64_t left_ms;          /* estimate at that speed. UINT64_MAX: not known */
+    uint8_t sources;           /* bit i: replica i has sent to it directly or through us */
+    /* Since the mirror was made: */
+    uint64_t read_errors;      /* reads of it that failed with -EIO or -EBADMSG and were answered by another member */
+    uint64_t repaired_blocks;  /* 4 KiB blocks of it rewritten from a good member, read back and compared */
+};
+
+/* An online check of the whole volume, while it serves.
+ * VERIFY compares digests of all in-sync members block by block (4 KiB), each range while no write to it is under way, so a
+ * mismatch is never a write in flight. The majority is right; without one, the member that reads are answered from.
+ * SCRUB has each in-sync member read everything, and so check its own checksums; nothing is compared between members. */
+enum mirror_check_kind { MIRROR_CHECK_NONE, MIRROR_CHECK_VERIFY, MIRROR_CHECK_SCRUB };
+
+enum mirror_check_state {
+    MIRROR_CHECK_IDLE,    /* none was started since the mirror was made */
+    MIRROR_CHECK_RUNNING,
+    MIRROR_CHECK_WAITING, /* for a member to return, for a resync to end, for a second in-sync member (VERIFY) */
+    MIRROR_CHECK_DONE,    /* reached the end of the volume; repairs asked for are through */
+    MIRROR_CHECK_STOPPED, /* by mirror_check_stop(), or this node is not the owner any more: start again from position */
+};
+
+#define MIRROR_FINDINGS_MAX 16u
+
+struct mirror_check_options {
+    enum mirror_check_kind kind;
+    bool repair;          /* rewrite blocks that differ or cannot be read from a good member, in place */
+    uint64_t from_offset; /* bytes: where to begin, 0 or the position of a check that was stopped */
+};
+
+struct mirror_check_status {
+    enum mirror_check_kind kind;
+    enum mirror_check_state state;
+    bool repair;
+    uint64_t position;     /* bytes of the volume that are through, from_offset included; all below it was checked */
+    uint64_t total_bytes;  /* of the volume */
+    uint64_t bytes_per_second; /* over the last seconds; 0: not known yet */
+    uint64_t left_ms;          /* estimate; UINT64_MAX: not known */
+    /* Counted since this start, in blocks of 4 KiB: */
+    uint64_t mismatches;   /* differ between members */
+    uint64_t bad_blocks;   /* could not be read, or failed their checksum, on some member */
+    uint64_t repaired;     /* rewritten, read back and equal; a block of two members counts twice */
+    uint64_t failed;       /* could not be repaired: no good copy, or the rewrite failed */
+    uint32_t finding_count; /* the first ones, for the operator */
+    struct {
+        uint64_t offset, length; /* bytes */
+        uint8_t members;         /* bit i: replica i is the one that differs or could not be read */
+        bool unreadable;
+    } findings[MIRROR_FINDINGS_MAX];
 };
 
 struct mirror_status {
@@ -85,6 +139,9 @@ struct mirror_status {
     uint64_t unreconciled_regions;
     uint64_t reconciled_regions;  /* since the mirror was made */
     uint64_t resynced_bytes;      /* copied to joining replicas since the mirror was made */
+    uint64_t resync_rate;         /* bytes a second that copying and checking may use now; UINT64_MAX: all there is */
+    uint64_t repaired_blocks;     /* 4 KiB, all members, since the mirror was made */
+    struct mirror_check_status check;
     uint32_t in_flight, waiting;  /* requests */
 };
 
@@ -97,5 +154,13 @@ int mirror_step(struct mirror *mirror, const struct mirror_event *event, uint64_
 /* When the next TICK is wanted, UINT64_MAX: not at all. */
 uint64_t mirror_next_tick(const struct mirror *mirror);
 void mirror_get_status(const struct mirror *mirror, uint64_t now_us, struct mirror_status *ret_status);
+
+/* Start an online check; work begins with the next step (feed a TICK). Progress and results are in mirror_status.check, and
+ * stay there until the next start. 0; -ESTALE: not the owner; -EBUSY: one is running (stop it first); -EINVAL: no such kind,
+ * or from_offset is beyond the end. It survives the loss of members; it ends (STOPPED) when this node ceases to be the owner:
+ * the next owner starts anew from the position reached. Shares the throttle with resync, and waits for resyncs to end. */
+MUST_CHECK int mirror_check_start(struct mirror *mirror, const struct mirror_check_options *options, uint64_t now_us);
+/* Stop the running check, keeping its results. Feed a TICK afterwards. -ENOENT: none is running. */
+int mirror_check_stop(struct mirror *mirror, uint64_t now_us);
 
 #endif

@@ -122,6 +122,10 @@ void mirror_device_node_dead(struct mirror_device *device, uint16_t nodeid, uint
 void mirror_device_drain(struct mirror_device *device);
 void mirror_device_resume(struct mirror_device *device);
 void mirror_device_get_status(const struct mirror_device *device, struct mirror_device_status *ret_status);
+/* Online verify or scrub of the volume, at its owner; see mirror_check_start() in core/mirror.h for what they do and answer.
+ * Progress and results: mirror_device_get_status(), mirror.check. */
+MUST_CHECK int mirror_device_check_start(struct mirror_device *device, const struct mirror_check_options *options);
+int mirror_device_check_stop(struct mirror_device *device);
 /* One sentence on the state, for status lines: "serving, in sync on nodes 1 and 2". */
 void mirror_device_describe(const struct mirror_device *device, char *text, size_t size);
 
