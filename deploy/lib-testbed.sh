@@ -7,11 +7,14 @@
 #   DIR/cluster.key           the shared key
 #   DIR/complete              `up` came to its end
 #   DIR/faults/               one file a fault in force
-#   DIR/nodes/N/              init (pid and start time of the node's process 1), address, key, args, run/, state/, log/
+#   DIR/nodes/N/              init (pid and start time of the node's process 1), address, key, args, run/, state/, log/,
+#                             faults and shim (with `up --faults`)
 #   network namespaces        dtb-NAME-switch (the bridge; one port a node, named like it), dtb-NAME-N
 # The client is a node without an agent.
 
 REGISTRY=/run/director-testbed
+# Not empty: this testbed can be told faults of disks and clocks (`up --faults`).
+FAULTS=${FAULTS:-}
 # The client sits at this address, out of the way of the nodes.
 # shellcheck disable=SC2034 # used by deploy/testbed
 CLIENT_NUMBER=250
@@ -137,6 +140,7 @@ netns_remove() { ! ip netns pids "$1" >/dev/null 2>&1 || ip netns del "$1"; }
 node_make() {
     local d=$DIR/nodes/$1
     mkdir -p "$d/state" "$d/log" "$d/run"
+    [ -z "$FAULTS" ] || truncate -s 4096 "$d/shim"
     printf '10.77.%s.%s\n' "$SUBNET" "$2" >"$d/address"
 }
 
@@ -172,7 +176,7 @@ agent_settled() { [ -S "$DIR/nodes/$1/run/director.sock" ] || ! agent_runs "$1";
 # agent_start NODE...: starts directord on each, then waits until every one listens for the shell.
 agent_start() {
     local node d key
-    local -a extra
+    local -a extra shim words
     for node in "$@"; do
         d=$DIR/nodes/$node
         [ -x "$DIRECTORD" ] || die "there is no $DIRECTORD: build first (cmake -B build -G Ninja && ninja -C build)"
@@ -180,11 +184,13 @@ agent_start() {
         key=$DIR/cluster.key
         [ ! -f "$d/key" ] || key=$d/key
         extra=()
-        [ ! -f "$d/args" ] || read -r -a extra <"$d/args"
+        shim=() words=()
+        [ -z "$FAULTS" ] || extra=(--faults "$d/faults") shim=(env "LD_PRELOAD=$BUILD/tests/cluster/fault_shim.so" "DIRECTOR_SHIM=$d/shim")
+        [ ! -f "$d/args" ] || read -r -a words <"$d/args"
         # shellcheck disable=SC2016 # $0 and $@ are the inner shell's
         node_enter "$node" setsid --fork bash -c 'exec "$@" >>"$0" 2>&1 </dev/null 9>&- 8>&-' "$d/log/agent.log" \
-            "$DIRECTORD" --key "$key" --state "$d/state" --run /run/director --name "$node" --interface eth0 \
-            --plugins "$BUILD/plugins" "${extra[@]}"
+            "${shim[@]}" "$DIRECTORD" --key "$key" --state "$d/state" --run /run/director --name "$node" --interface eth0 \
+            --plugins "$BUILD/plugins" "${extra[@]}" "${words[@]}"
     done
     for node in "$@"; do
         wait_for 5 agent_runs "$node" || die "directord on $node ended at once: $(agent_last_words "$node")"
@@ -196,6 +202,29 @@ agent_start() {
 agent_last_words() { tail -n 1 "$DIR/nodes/$1/log/agent.log" 2>/dev/null || printf 'it left no log'; }
 
 # --- faults ---------------------------------------------------------------------------------------------------------
+
+# faults_set NODE RULE...: for the agent a file that it reads again when it was replaced, for the programs' system calls a page
+# that they have mapped. Returns when both are in force.
+faults_set() {
+    local node=$1 d=$DIR/nodes/$1 rule shim='' filters='' mark
+    shift
+    for rule in "$@"; do
+        case $rule in
+            clock\ * | sync\ * | write\ *) shim+=$rule$'\n' ;;
+            *) filters+=$rule$'\n' ;;
+        esac
+    done
+    [ ${#shim} -lt 4096 ] || die "fault: too many rules"
+    # Another size than the page would leave, or take away, what others have mapped.
+    { printf '%s' "$shim"; head -c $((4096 - ${#shim})) /dev/zero; } | dd of="$d/shim" bs=4096 count=1 iflag=fullblock conv=notrunc status=none
+    now_ms mark
+    mark="#$mark"
+    printf '%s%s\n' "$filters" "$mark" >"$d/faults.new"
+    mv "$d/faults.new" "$d/faults"
+    if agent_runs "$node"; then
+        wait_for 5 grep -qF "$mark" "$d/log/agent.log" || die "fault: $(agent_last_words "$node")"
+    fi
+}
 # Cuts are made in the switch, on its ports, so they hold for every protocol (mDNS, ARP and IPv6 too) and no node can
 # tell. The files under faults/ are the truth; the rule set is made anew from them in one transaction.
 

@@ -606,6 +606,13 @@ static void engine_tick(uv_timer_t *timer)
     list_foreach_safe(link, after, &engine->units) engine_unit_tick(list_entry(link, struct engine_unit, link), now);
 }
 
+static void engine_fault_timeout(uv_timer_t *timer)
+{
+    struct engine *engine = container_of(timer, struct engine, fault_timer);
+    if (!engine->closing)
+        engine_fault_tick(engine);
+}
+
 /* Units, target and mesh are gone: the loop ends when its last handles are. */
 static void engine_finish(struct engine *engine)
 {
@@ -615,6 +622,8 @@ static void engine_finish(struct engine *engine)
         free(iqn);
     }
     uv_close((uv_handle_t *)&engine->timer, NULL);
+    if (engine->faults.path)
+        uv_close((uv_handle_t *)&engine->fault_timer, NULL);
     mailbox_close(&engine->inbox, NULL);
 }
 
@@ -700,6 +709,11 @@ int engine_new(const struct engine_options *options, struct engine **ret_engine,
         result = uv_timer_init(&engine->loop, &engine->timer);
     if (result == 0)
         result = uv_timer_start(&engine->timer, engine_tick, ENGINE_LIVE_MS, ENGINE_LIVE_MS);
+    engine->faults.path = options->faults_path;
+    if (result == 0 && engine->faults.path)
+        result = uv_timer_init(&engine->loop, &engine->fault_timer);
+    if (result == 0 && engine->faults.path)
+        result = uv_timer_start(&engine->fault_timer, engine_fault_timeout, 0, ENGINE_FAULT_MS);
     if (result < 0)
         goto failed_loop;
     result = peer_mesh_new(&mesh, &engine->mesh, error);

@@ -50,6 +50,7 @@ struct engine_options {
     struct uuid node_uuid;
     uint64_t boot;
     const struct plugin_loader *plugins; /* complete; must outlive the engine */
+    const char *faults_path;             /* fault injection (engine_fault.h), or NULL; must outlive the engine */
     struct engine_callbacks callbacks;
 };
 

@@ -3,12 +3,14 @@
 #define DIRECTOR_AGENT_NODE_ENGINE_INTERNAL_H
 
 #include "agent/node/engine.h"
+#include "agent/node/engine_fault.h"
 #include "director/base/mailbox.h"
 #include "replication/io/mirror_device.h"
 #include "target/io/target_server.h"
 
 #define ENGINE_LIVE_MS       250u
 #define ENGINE_LISTEN_MS     2000u
+#define ENGINE_FAULT_MS      50u
 #define ENGINE_VOLUME_ANSWER 1u /* flag of VOLUME_UP: say the same of yours */
 
 struct engine_iqn {
@@ -42,6 +44,7 @@ struct engine_unit {
     uint64_t retry_ms;
     struct mirror_device *device;
     uint64_t incarnation; /* of the device's replica */
+    struct engine_fault_stack faults; /* on the data device, for tests */
     uint64_t wanted;      /* RECORDING: what config.recorded will be */
     uint64_t granted;     /* incarnation of a blank replica that was recorded and may be made */
     uint64_t blank_ms;    /* when the control thread was told of it last */
@@ -85,6 +88,8 @@ struct engine {
     bool listening;
     uint64_t listen_ms;     /* when listening is tried again */
     uv_timer_t timer;
+    struct engine_faults faults;
+    uv_timer_t fault_timer; /* only with fault injection */
     void (*closed)(void *context);
     void *closed_context;
 };

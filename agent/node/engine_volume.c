@@ -275,6 +275,12 @@ static void unit_made(uv_work_t *work, int status)
         unit_fail(unit, "its replica here cannot be opened", &error);
         return;
     }
+    result = engine_fault_open(unit, &data, &error);
+    if (result < 0) {
+        block_device_close(data, data_closed, unit);
+        unit_fail(unit, "its filters cannot be opened", &error);
+        return;
+    }
     struct mirror_device_options options = {
         .volume = unit->config.volume.id,
         .volume_uuid = unit->config.volume.uuid,
@@ -289,6 +295,7 @@ static void unit_made(uv_work_t *work, int status)
     };
     result = mirror_device_open(&engine->loop, &options, &unit->device, &error);
     if (result < 0) {
+        engine_fault_forget(unit);
         block_device_close(data, data_closed, unit);
         unit_fail(unit, "its replica here cannot be opened", &error);
         return;
@@ -415,6 +422,7 @@ void engine_unit_close(struct engine_unit *unit)
         unit_say(unit, engine->links[i].nodeid, &header);
     struct mirror_device *device = unit->device;
     unit->device = NULL;
+    engine_fault_forget(unit);
     mirror_device_close(device, unit_closed, unit);
 }
 

@@ -615,6 +615,7 @@ int node_plan_start(struct node *node, struct error *error)
         .node_uuid = node->self.uuid,
         .boot = node->boot,
         .plugins = node->plugins,
+        .faults_path = node->options.faults_path,
         .callbacks = {.context = node, .ask_isr = engine_asks_isr, .replica_record = engine_records_replica, .replica_gone = engine_forgets_replica,
                       .replica_blank = engine_blank_replica, .live = node_live_figures},
     };

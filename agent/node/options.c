@@ -30,11 +30,12 @@ static const char usage[] =
     "  --plugins DIR        plugins (" DIRECTOR_PLUGIN_DIR ")\n"
     "  --discovery PROGRAM  discovery helper (director-discovery beside this program)\n"
     "  --no-portal          do not serve iSCSI on this node\n"
+    "  --faults FILE        fault injection for tests: filters under each replica, as FILE says\n"
     "  --log LEVEL          error, warning, notice, info, debug, or debug:MODULE,MODULE\n"
     "  --version, --help\n";
 
 enum { OPTION_KEY = 256, OPTION_GENERATE, OPTION_NAME, OPTION_INTERFACE, OPTION_SEEDS, OPTION_STATE, OPTION_RUN, OPTION_STORE,
-       OPTION_PLUGINS, OPTION_DISCOVERY, OPTION_NO_PORTAL, OPTION_LOG, OPTION_VERSION, OPTION_HELP };
+       OPTION_PLUGINS, OPTION_DISCOVERY, OPTION_NO_PORTAL, OPTION_FAULTS, OPTION_LOG, OPTION_VERSION, OPTION_HELP };
 
 static const struct option long_options[] = {
     {"key", required_argument, NULL, OPTION_KEY},
@@ -48,6 +49,7 @@ static const struct option long_options[] = {
     {"plugins", required_argument, NULL, OPTION_PLUGINS},
     {"discovery", required_argument, NULL, OPTION_DISCOVERY},
     {"no-portal", no_argument, NULL, OPTION_NO_PORTAL},
+    {"faults", required_argument, NULL, OPTION_FAULTS},
     {"log", required_argument, NULL, OPTION_LOG},
     {"version", no_argument, NULL, OPTION_VERSION},
     {"help", no_argument, NULL, OPTION_HELP},
@@ -118,6 +120,9 @@ int options_parse(int argc, char **argv, struct options *ret_options)
             break;
         case OPTION_NO_PORTAL:
             options.portal = false;
+            break;
+        case OPTION_FAULTS:
+            options.faults_path = optarg;
             break;
         case OPTION_LOG:
             if (log_configure(optarg) < 0) {

@@ -16,6 +16,7 @@ struct options {
     const char *interface;      /* NULL: the first that is up, not loopback, and has an IPv4 address */
     const char *seeds;          /* comma-separated addresses to try besides mDNS, or NULL */
     const char *generate_key;   /* write a new key file here and exit */
+    const char *faults_path;    /* fault injection for tests, see engine_fault.h, or NULL */
     bool portal;                /* serve iSCSI on this node */
     uint64_t capacity_bytes;    /* of the default store; 0: what the file system has */
 };

@@ -44,6 +44,7 @@ static const struct {
 } error_statuses[] = {
     {"EIO", -EIO},       {"ENOSPC", -ENOSPC}, {"EAGAIN", -EAGAIN},       {"ENOMEM", -ENOMEM},
     {"ESTALE", -ESTALE}, {"EINVAL", -EINVAL}, {"ECANCELED", -ECANCELED}, {"ENOTSUP", -ENOTSUP},
+    {"EBADMSG", -EBADMSG},
 };
 
 /* "read,write" -> bits. */
@@ -90,8 +91,8 @@ static int error_parse(const struct director_option *options, struct error_rule 
     text = option_find(options, "status");
     if (text && error_parse_status(text, &rule->status) < 0)
         return plugin_error_set(error, -EINVAL,
-                                "error: status must be EIO, ENOSPC, EAGAIN, ENOMEM, ESTALE, EINVAL, ECANCELED or "
-                                "ENOTSUP, not \"%s\"",
+                                "error: status must be EIO, ENOSPC, EAGAIN, ENOMEM, ESTALE, EINVAL, ECANCELED, "
+                                "ENOTSUP or EBADMSG, not \"%s\"",
                                 text);
     int result = option_get_size(options, "from", &rule->from_bytes);
     if (result == 0)
@@ -188,7 +189,7 @@ static const struct director_parameter error_parameters[] = {
     {"operations", DIRECTOR_PARAMETER_STRING, DIRECTOR_PARAMETER_LIVE, "none",
      "What fails: none, all, or some of read,write,flush,zeroes,unmap,compare_and_write."},
     {"status", DIRECTOR_PARAMETER_STRING, DIRECTOR_PARAMETER_LIVE, "EIO",
-     "With which error: EIO, ENOSPC, EAGAIN, ENOMEM, ESTALE, EINVAL, ECANCELED, ENOTSUP."},
+     "With which error: EIO, ENOSPC, EAGAIN, ENOMEM, ESTALE, EINVAL, ECANCELED, ENOTSUP, EBADMSG."},
     {"from", DIRECTOR_PARAMETER_SIZE, DIRECTOR_PARAMETER_LIVE, "0", "First byte of the range that fails."},
     {"length", DIRECTOR_PARAMETER_SIZE, DIRECTOR_PARAMETER_LIVE, "0", "Bytes of the range; 0 is up to the end."},
     {"every", DIRECTOR_PARAMETER_NUMBER, DIRECTOR_PARAMETER_LIVE, "1", "Only every so manieth of those that match."},

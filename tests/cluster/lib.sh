@@ -14,7 +14,7 @@ VOLUME=vol1
 OUT=''          # directory for what the test writes
 BEGAN=0
 
-# begin N: a testbed of N nodes, its agents started; BEGAN is the moment before. Named for the build and the test, so
+# begin N [--faults]: a testbed of N nodes, its agents started; BEGAN is the moment before. Named for the build and the test, so
 # that two builds do not meet and an interrupted run is replaced by the next.
 begin() {
     need_root
@@ -24,14 +24,14 @@ begin() {
     trap 'exit 130' INT TERM
     tb down
     now_ms BEGAN
-    tb up "$1"
+    tb up "$@"
     say "$TEST: $1 nodes are up"
 }
 
-# begin_cluster N: the same, and waits for one quorate cluster of N.
+# begin_cluster N [--faults]: the same, and waits for one quorate cluster of N.
 begin_cluster() {
     local node
-    begin "$1"
+    begin "$@"
     # shellcheck disable=SC2046 # names without blanks
     wait_for 30 cluster_sees "$1" $(nodes_all) || {
         for node in $(nodes_all); do on "$node" status 2>&1 || true; done
