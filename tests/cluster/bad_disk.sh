@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Disks that fail under I/O, one after another in one cluster's life; the initiator judges all of it. Scenarios 10 (a write error
+# takes a replica out, and it comes back), 11 (a read error is answered from the other replica), 31 (a slow disk and one that hangs),
+# 15 (a sync that fails: of the replica's metadata, of the node's state), 12 and 13 (metadata damaged while the node is off).
+# shellcheck source=tests/cluster/lib.sh
+. "$(dirname "$0")/lib.sh"
+begin_cluster 3 --faults
+volume_make 64M 2
+mapfile -t members < <(volume_members n1 "$VOLUME")
+witness=$(nodes_all | grep -vxF -f <(printf '%s\n' "${members[@]}"))
+owner_is() { [ "$(volume_owner "$witness" "$VOLUME")" = "$1" ]; }
+out() { ! volume_in_sync "$witness" "$VOLUME" | grep -qx "$1"; }
+in_sync() { volume_is_in_sync "$witness" "$VOLUME"; }
+log_of() { printf '%s/nodes/%s/log/agent.log' "$DIR" "$1"; }
+# said NODE PATTERN: its log has it, since the last `forget NODE`.
+said() { grep -qE "$2" "$(log_of "$1")"; }
+forget() { : >"$(log_of "$1")"; }
+roles() { OWNER=$(volume_owner "$witness" "$VOLUME"); replica=$(printf '%s\n' "${members[@]}" | grep -vx "$OWNER"); }
+eventually 10 "both replicas are in sync" in_sync
+roles
+io_start --seconds 120 --rate 2000 -- "${members[@]}" "$witness"
+io_under_way
+
+say "-- 10: write errors"
+tb fault "$replica" 'error operations=write count=1'
+eventually 5 "a write error takes $replica out" out "$replica"
+eventually 15 "... and it comes back by itself" in_sync
+expect "$OWNER still owns the volume" owner_is "$OWNER"
+tb fault "$OWNER" 'error operations=write count=1'
+eventually 5 "a write error of the owner's own disk takes it out" out "$OWNER"
+tb fault "$OWNER"
+eventually 20 "... and it comes back by itself" in_sync
+roles
+tb fault "$replica" 'error operations=write status=ENOSPC'
+eventually 5 "a disk that is full goes out" out "$replica"
+tb fault "$replica" 'error operations=all'
+sleep 2
+expect "... and one that fails for good stays out" out "$replica"
+tb fault "$replica"
+eventually 20 "healed, it comes back" in_sync
+
+say "-- 11: read errors"
+roles
+tb fault "$OWNER" 'error operations=read every=3'
+sleep 1
+expect "nobody leaves for read errors" in_sync
+tb fault "$OWNER" 'error operations=read status=EBADMSG'
+sleep 1
+expect "nor for bad checksums" in_sync
+tb fault "$OWNER"
+
+say "-- 31: a slow disk, a disk that hangs"
+tb fault "$replica" 'delay write_ms=60'
+sleep 1
+expect "a disk that is a bit slow stays" in_sync
+tb fault "$replica" 'delay ms=86400000'
+eventually 15 "a disk that hangs goes out" out "$replica"
+tb fault "$replica"
+eventually 20 "... and comes back" in_sync
+
+say "-- 15: a sync that fails"
+roles
+forget "$replica"
+tb fault "$replica" 'sync EIO .meta' 'write EIO .meta'
+# Metadata is written when a region is written that was quiet, or when marks are cleared.
+tb exec client -- timeout 20 qemu-io -f raw -c 'write -P 0x5a 60M 1M' "$(url "$OWNER")" >"$OUT/qemu-io" 2>&1 || fail "a write fails while a replica's metadata cannot be written"
+eventually 12 "a replica whose metadata cannot be written goes out" out "$replica"
+sleep 2
+expect "... and stays out" out "$replica"
+tb fault "$replica"
+tb kill "$replica" agent
+tb start "$replica" >/dev/null
+eventually 25 "started anew on a good disk it comes back" in_sync
+roles
+forget "$OWNER"
+tb fault "$OWNER" 'sync EIO state.db'
+on "$witness" /volumes create pending size=4M replicas=1 >/dev/null 2>&1 || true
+eventually 10 "a node whose state cannot be made durable steps out" said "$OWNER" 'steps out of the cluster'
+eventually 10 "... and the volume is served elsewhere" owner_is "$replica"
+tb fault "$OWNER"
+tb kill "$OWNER" agent
+tb start "$OWNER" >/dev/null
+eventually 25 "started anew on a good disk it comes back" in_sync
+
+say "-- 12 and 13: metadata damaged while the node is off"
+uuid=$(prop "$witness" "/volumes/$VOLUME" uuid)
+metadata_of() { find "$DIR/nodes/$1/state" -name "$uuid.meta"; }
+# damage NODE SLOT...: a few bytes in the middle of a header slot.
+damage() {
+    local file slot
+    file=$(metadata_of "$1")
+    shift
+    for slot in "$@"; do printf 'torn' | dd of="$file" bs=1 seek=$((slot * 4096 + 30)) conv=notrunc status=none; done
+}
+roles
+SIZE=67108864
+copied_since() { COPIED=$(($(volume_resynced "$OWNER" "$VOLUME") - $1)); }
+copied_all() { copied_since "$1" && [ "$COPIED" -ge "$SIZE" ]; }
+for slots in 0 1 '0 1'; do
+    tb kill "$replica" power
+    eventually 15 "$replica is off" out "$replica"
+    # shellcheck disable=SC2086 # words
+    damage "$replica" $slots
+    forget "$replica"
+    before=$(volume_resynced "$OWNER" "$VOLUME")
+    tb start "$replica" >/dev/null
+    eventually 30 "with header slot $slots damaged it comes back" in_sync
+    if [ "$slots" = '0 1' ]; then
+        eventually 3 "... as a blank one, copied in full" copied_all "$before"
+        expect "... and said so" said "$replica" 'is made anew'
+    else
+        copied_since "$before"
+        [ "$COPIED" -lt "$SIZE" ] || fail "all of it was copied for one damaged slot"
+        ok "... with its marks: $COPIED bytes copied"
+    fi
+done
+io_stop
+io_verified
