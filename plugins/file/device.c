@@ -2,7 +2,8 @@
  *
  * A read or write is one piece unless its buffers are not aligned as O_DIRECT wants them (then pieces go through a bounce
  * buffer), it has more than IOV_MAX buffers, or the kernel did a part only. Zeroes are one fallocate, followed by a sync
- * for FUA, or pieces of zero writes where the file system cannot. Errors: the first one ends the request; a write may
+ * for FUA, or pieces of zero writes where the file system cannot. On a file system in memory reads and writes are carried out
+ * at once and told by the ring. Errors: the first one ends the request; a write may
  * then have been carried out in part, as the contract allows for a write that failed. */
 #include "plugins/file/device.h"
 #include "plugins/common/completion.h"
@@ -13,6 +14,7 @@
 #include <limits.h>
 #include <linux/falloc.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define FILE_MAX_TRANSFER (1u << 20)
@@ -195,6 +197,25 @@ static void file_op_prepare(struct ring_op *ring_op, struct io_uring_sqe *entry)
     }
 }
 
+/* The piece chosen is carried out. In memory a copy is all there is to it: the ring would hand it to a kernel thread, since a
+ * write to tmpfs may wait for memory, and that costs several times the copy. */
+static void file_op_start(struct file_op *op)
+{
+    const struct block_request *request = op->request;
+    struct ring *ring = op->file->ring;
+    uint64_t offset = request->offset_bytes + op->transferred;
+    ssize_t result;
+    if (!op->file->setup.in_memory || (op->step != STEP_TRANSFER && op->step != STEP_ZERO_WRITE)) {
+        ring_op_start(ring, &op->ring_op);
+        return;
+    }
+    if (request->operation == BLOCK_READ)
+        result = preadv(op->file->setup.fd, op->iov, (int)op->iov_count, (off_t)offset);
+    else
+        result = pwritev(op->file->setup.fd, op->iov, (int)op->iov_count, (off_t)offset);
+    ring_op_finish(ring, &op->ring_op, result < 0 ? -errno : (int)result);
+}
+
 /* A fallocate answered. */
 static void file_op_zeroed(struct file_op *op, int result)
 {
@@ -243,7 +264,7 @@ static void file_op_done(struct ring_op *ring_op, int result)
 {
     struct file_op *op = container_of(ring_op, struct file_op, ring_op);
     if ((result == -EINTR || result == -EAGAIN) && op->retries++ < FILE_RETRIES) {
-        ring_op_start(op->file->ring, &op->ring_op);
+        file_op_start(op);
         return;
     }
     switch (op->step) {
@@ -278,7 +299,7 @@ static void file_op_next(struct file_op *op)
     } else if (result < 0) {
         file_op_complete(op, result);
     } else {
-        ring_op_start(op->file->ring, &op->ring_op);
+        file_op_start(op);
     }
 }
 

@@ -15,6 +15,7 @@ struct file_setup {
     uint32_t offset_alignment; /* of lengths of buffers, 1: any */
     bool read_only;
     bool can_punch; /* the file system makes holes */
+    bool in_memory; /* the file system is RAM: a read or write never waits for a disk, and nothing is durable anyway */
 };
 
 /* 0 or negative errno. Home loop. */

@@ -7,7 +7,9 @@
 #include <linux/falloc.h>
 #include <string.h>
 #include <sys/file.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -145,6 +147,8 @@ static int file_examine(const char *path, struct file_setup *setup, struct direc
         return plugin_error_set(error, code, "file %s is %s", path,
                                 code == -EBUSY ? "in use (locked by another device or process)" : strerror(-code));
     }
+    struct statfs system;
+    setup->in_memory = fstatfs(setup->fd, &system) == 0 && (system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC);
     /* A hole beyond the end changes nothing and shows whether holes can be made. */
     setup->can_punch =
         !setup->read_only && fallocate(setup->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, info.st_size, 4096) == 0;

@@ -1,5 +1,6 @@
 #include "plugins/file/ring.h"
 
+#include "director/base/turn.h"
 #include <errno.h>
 #include <pthread.h>
 
@@ -15,7 +16,9 @@ struct ring {
     unsigned references;
     struct io_uring uring;
     uv_poll_t readable;
-    uv_idle_t submit;
+    struct turn submit;     /* at the end of the turn */
+    uv_idle_t finish;       /* active while finished is not empty */
+    struct list finished;   /* carried out by the caller, to be told */
     unsigned handles_open;
     unsigned under_way, limit;
     struct list waiting; /* no room in the ring (F2) */
@@ -28,8 +31,6 @@ struct ring {
 /* Which loops have a ring. Only looked at when devices open and close. */
 static pthread_mutex_t rings_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct list rings = {&rings, &rings};
-
-static void ring_submit(uv_idle_t *idle);
 
 /* An entry to fill, or NULL when the ring cannot take more now. */
 static struct io_uring_sqe *ring_entry(struct ring *ring)
@@ -58,7 +59,28 @@ void ring_op_start(struct ring *ring, struct ring_op *op)
 {
     if (!list_empty(&ring->waiting) || !ring_op_queue(ring, op))
         list_append(&ring->waiting, &op->link);
-    (void)uv_idle_start(&ring->submit, ring_submit);
+    turn_want(&ring->submit);
+}
+
+static void ring_finish(uv_idle_t *idle)
+{
+    struct ring *ring = container_of(idle, struct ring, finish);
+    struct list batch;
+    list_init(&batch);
+    list_splice(&batch, &ring->finished); /* what is finished meanwhile waits for the next turn */
+    (void)uv_idle_stop(idle);
+    while (!list_empty(&batch)) {
+        struct ring_op *op = list_first(&batch, struct ring_op, link);
+        list_remove(&op->link);
+        op->done(op, op->result);
+    }
+}
+
+void ring_op_finish(struct ring *ring, struct ring_op *op, int result)
+{
+    op->result = result;
+    list_append(&ring->finished, &op->link);
+    (void)uv_idle_start(&ring->finish, ring_finish);
 }
 
 /* Take what has completed. Entries are given back to the kernel before the callbacks run, which may start others. */
@@ -94,18 +116,18 @@ static void ring_queue_waiting(struct ring *ring)
     }
 }
 
-/* Runs while something is queued: an active idle handle also keeps the loop from sleeping over it. */
-static void ring_submit(uv_idle_t *idle)
+/* All that a turn queued goes by one call. */
+static void ring_submit(struct turn *turn)
 {
-    struct ring *ring = container_of(idle, struct ring, submit);
+    struct ring *ring = container_of(turn, struct ring, submit);
     ring_queue_waiting(ring);
     if (io_uring_sq_ready(&ring->uring) > 0)
-        (void)io_uring_submit(&ring->uring); /* what it did not take (-EAGAIN, -EBUSY) is tried in the next turn */
-    if (io_uring_sq_ready(&ring->uring) == 0)
-        (void)uv_idle_stop(&ring->submit);
+        (void)io_uring_submit(&ring->uring);
+    if (io_uring_sq_ready(&ring->uring) > 0) /* what it did not take (-EAGAIN, -EBUSY) is tried in the next turn */
+        turn_want(&ring->submit);
     /* What completed at once (page cache) is taken here, without a round through epoll. */
     if (ring_reap(ring) > 0 && !list_empty(&ring->waiting))
-        (void)uv_idle_start(&ring->submit, ring_submit);
+        turn_want(&ring->submit);
 }
 
 static void ring_readable(uv_poll_t *readable, int status, int events)
@@ -116,7 +138,7 @@ static void ring_readable(uv_poll_t *readable, int status, int events)
     for (unsigned rounds = 0; rounds < 8 && ring_reap(ring) == RING_BATCH; rounds++)
         ; /* the descriptor stays readable: the rest comes in the next turn, others are served meanwhile */
     if (!list_empty(&ring->waiting))
-        (void)uv_idle_start(&ring->submit, ring_submit);
+        turn_want(&ring->submit);
 }
 
 static void ring_free(struct ring *ring)
@@ -132,9 +154,8 @@ static void ring_free(struct ring *ring)
     free(ring);
 }
 
-static void ring_handle_closed(uv_handle_t *handle)
+static void ring_part_closed(struct ring *ring)
 {
-    struct ring *ring = handle->data;
     if (--ring->handles_open > 0)
         return;
     void (*released)(void *context) = ring->released;
@@ -142,6 +163,16 @@ static void ring_handle_closed(uv_handle_t *handle)
     ring_free(ring);
     if (released)
         released(context);
+}
+
+static void ring_handle_closed(uv_handle_t *handle)
+{
+    ring_part_closed(handle->data);
+}
+
+static void ring_turn_closed(struct turn *turn)
+{
+    ring_part_closed(container_of(turn, struct ring, submit));
 }
 
 /* A ring of loop, not yet in the list. */
@@ -158,6 +189,7 @@ static int ring_new(uv_loop_t *loop, struct ring **ret_ring)
     ring->loop = loop;
     ring->limit = ring->uring.cq.ring_entries;
     list_init(&ring->waiting);
+    list_init(&ring->finished);
     for (unsigned class = 0; class < BUFFER_CLASSES; class++)
         list_init(&ring->buffers[class]);
     result = uv_poll_init(loop, &ring->readable, ring->uring.ring_fd);
@@ -165,7 +197,7 @@ static int ring_new(uv_loop_t *loop, struct ring **ret_ring)
         ring_free(ring);
         return result;
     }
-    ring->readable.data = ring->submit.data = ring;
+    ring->readable.data = ring->finish.data = ring;
     ring->handles_open = 1;
     result = uv_poll_start(&ring->readable, UV_READABLE, ring_readable);
     if (result < 0) {
@@ -173,8 +205,9 @@ static int ring_new(uv_loop_t *loop, struct ring **ret_ring)
         return result;
     }
     uv_unref((uv_handle_t *)&ring->readable);
-    (void)uv_idle_init(loop, &ring->submit);
-    ring->handles_open = 2;
+    turn_init(&ring->submit, loop, ring_submit);
+    (void)uv_idle_init(loop, &ring->finish);
+    ring->handles_open = 3;
     *ret_ring = ring;
     return 0;
 }
@@ -211,14 +244,15 @@ void ring_put(struct ring *ring, void (*released)(void *context), void *context)
             released(context);
         return;
     }
-    ASSERT(ring->under_way == 0 && list_empty(&ring->waiting));
+    ASSERT(ring->under_way == 0 && list_empty(&ring->waiting) && list_empty(&ring->finished));
     pthread_mutex_lock(&rings_lock);
     list_remove(&ring->link);
     pthread_mutex_unlock(&rings_lock);
     ring->released = released;
     ring->released_context = context;
     uv_close((uv_handle_t *)&ring->readable, ring_handle_closed);
-    uv_close((uv_handle_t *)&ring->submit, ring_handle_closed);
+    uv_close((uv_handle_t *)&ring->finish, ring_handle_closed);
+    turn_close(&ring->submit, ring_turn_closed);
 }
 
 static unsigned buffer_class(size_t size)

@@ -1,7 +1,7 @@
 /* One io_uring for each libuv loop, shared by the file devices of that loop.
  *
  * Life of an operation: ring_op_new, the caller fills an entry in his prepare callback, ring_op_start queues it; all that a
- * turn of the loop queued is submitted at once by an idle handle at the turn's end; completions make the ring's descriptor
+ * turn of the loop queued is submitted at once at the turn's end; completions make the ring's descriptor
  * readable, and done runs from the loop.
  *
  * F1  done runs exactly once per start, from the loop, never inside start.
@@ -21,6 +21,7 @@ struct ring_op {
     struct list link;
     void (*prepare)(struct ring_op *op, struct io_uring_sqe *entry); /* may run again if the operation is started again */
     void (*done)(struct ring_op *op, int result);                    /* result as of the system call, negative errno */
+    int result; /* of ring_op_finish() */
 };
 
 /* The loop's ring, made when there is none yet. Give it back by ring_put. 0 or negative errno. Home loop. */
@@ -30,6 +31,8 @@ void ring_put(struct ring *ring, void (*released)(void *context), void *context)
 
 /* Start op: prepare fills an entry now or when there is room, done tells the result. */
 void ring_op_start(struct ring *ring, struct ring_op *op);
+/* The caller has carried op out himself: done tells the result in the next turn. */
+void ring_op_finish(struct ring *ring, struct ring_op *op, int result);
 
 /* An aligned buffer of at least one page and at most size bytes (rounded up to a power of two, ret_size says), from those
  * kept for reuse. NULL when memory is short. */
