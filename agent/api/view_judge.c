@@ -78,13 +78,15 @@ void view_judge_volume(const struct api_view *view, const struct tree_volume *vo
                        struct view_volume_judgement *ret_judgement)
 {
     struct view_volume_judgement *judgement = ret_judgement;
-    uint32_t all = (1u << volume->replica_count) - 1, offline = 0;
+    uint32_t all = tree_volume_mask(volume), offline = 0;
     memset(judgement, 0, sizeof(*judgement));
     /* The figures are its owner's: what was last heard of one that is gone is not so any more. */
     if (view->live && view->live->volume && !view_node_offline(view, volume->owner))
         judgement->live.known = view->live->volume(view->live_context, volume->id, &judgement->live);
     for (unsigned i = 0; i < volume->replica_count; i++) {
         judgement->in_sync += volume->isr >> i & 1;
+        if (!volume->replicas[i].nodeid)
+            continue;
         if (view_node_offline(view, volume->replicas[i].nodeid))
             offline |= 1u << i;
         else if (!(volume->isr >> i & 1) && judgement->live.known && judgement->live.replica[i].syncing)

@@ -194,7 +194,7 @@ static void summary_volume(const struct api_view *view, const struct tree_volume
     view_judge_volume(view, volume, &judgement);
     text_addf(summary, "%s, %s, owner %s, %u of %u in sync", view_health_word(judgement.health),
               size_format_exact(volume->size_bytes, size), view_node_name(view, volume->owner), judgement.in_sync,
-              volume->replica_count);
+              tree_volume_replicas(volume));
 }
 
 static void summary_replica(const struct api_view *view, const struct view_place *place, struct text *summary)
@@ -263,7 +263,7 @@ void view_summary(const struct api_view *view, const struct view_place *place, s
         text_addf(summary, "%u %s", COUNT(count_children(view, place), "store"));
         break;
     case VIEW_REPLICAS:
-        text_addf(summary, "%u %s", COUNT(place->volume->replica_count, "replica"));
+        text_addf(summary, "%u %s", COUNT(tree_volume_replicas(place->volume), "replica"));
         break;
     case VIEW_LUNS:
         text_addf(summary, "%u %s", COUNT(place->target->lun_count, "lun"));
@@ -420,7 +420,7 @@ static void volume_value(const struct api_view *view, const struct tree_volume *
     else if (IS("size"))
         size_value(volume->size_bytes, value);
     else if (IS("replicas"))
-        text_addf(value, "%u", volume->replica_count);
+        text_addf(value, "%u", tree_volume_replicas(volume));
     else if (IS("owner"))
         text_add(value, view_node_name(view, volume->owner));
     else if (IS("in_sync"))

@@ -72,6 +72,8 @@ static void visit_replicas(const struct api_view *view, struct view_place *child
                            view_visit *visit, void *context)
 {
     for (unsigned i = 0; i < place->volume->replica_count; i++) {
+        if (!place->volume->replicas[i].nodeid)
+            continue;
         child_at(place, VIEW_REPLICA, view_node_name(view, place->volume->replicas[i].nodeid), child);
         child->replica = i;
         if (!visit(child, context))

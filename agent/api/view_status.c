@@ -20,7 +20,7 @@ static void resync_progress(const struct api_view *view, const struct tree_volum
 {
     char done[SIZE_TEXT_SIZE], total[SIZE_TEXT_SIZE], speed[SIZE_TEXT_SIZE];
     for (unsigned i = 0; judgement->live.known && i < volume->replica_count; i++) {
-        if (!judgement->live.replica[i].syncing || volume->isr >> i & 1 || judgement->health >= VIEW_FAILING_OVER ||
+        if (!volume->replicas[i].nodeid || !judgement->live.replica[i].syncing || volume->isr >> i & 1 || judgement->health >= VIEW_FAILING_OVER ||
             view_node_offline(view, volume->replicas[i].nodeid))
             continue;
         uint64_t total_bytes = judgement->live.replica[i].total_bytes, done_bytes = judgement->live.replica[i].done_bytes;
@@ -42,7 +42,7 @@ static void volume_line(const struct api_view *view, const struct tree_volume *v
     char size[SIZE_TEXT_SIZE];
     text_addf(&text, "  %-*s  %-12s  %6s  owner %s, %u of %u in sync", width, volume->name, view_health_word(judgement->health),
               size_format_exact(volume->size_bytes, size), view_node_name(view, volume->owner), judgement->in_sync,
-              volume->replica_count);
+              tree_volume_replicas(volume));
     resync_progress(view, volume, judgement, &text);
     if (judgement->reason[0] && judgement->health != VIEW_RESYNCING)
         text_addf(&text, "; %s", judgement->reason);
@@ -199,6 +199,8 @@ static void status_volume(const struct api_view *view, const struct view_place *
     for (unsigned i = 0; i < volume->replica_count; i++)
         width = MAX(width, (int)strlen(view_node_name(view, volume->replicas[i].nodeid)));
     for (unsigned i = 0; i < volume->replica_count; i++) {
+        if (!volume->replicas[i].nodeid)
+            continue;
         view_replica_state(view, volume, i, &judgement, &text);
         bool owner = volume->replicas[i].nodeid == volume->owner;
         view_result_line(result, "  %-*s  %-*s%s", width, view_node_name(view, volume->replicas[i].nodeid), owner ? 12 : 0,

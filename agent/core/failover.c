@@ -239,8 +239,18 @@ size_t failover_plan(struct failover *failover, const struct tree *tree, const s
 void failover_observe(struct failover *failover, const struct tree_volume *volume, uint64_t now_ms)
 {
     struct memory *memory = memory_get(failover, volume);
+    uint32_t same = 0;
+    for (unsigned i = 0; i < TREE_REPLICAS_MAX; i++) {
+        uint16_t nodeid = i < volume->replica_count ? volume->replicas[i].nodeid : 0;
+        if (memory->nodes[i] == nodeid) {
+            same |= 1u << i;
+            continue;
+        }
+        memory->nodes[i] = nodeid; /* another replica: what the one before it did does not count for it */
+        memory->thrown_out[i].count = 0;
+    }
     if (memory->observed)
-        thrown_out(memory, memory->isr & ~volume->isr, now_ms);
+        thrown_out(memory, memory->isr & ~volume->isr & same, now_ms);
     memory->isr = volume->isr;
     memory->observed = true;
 }
@@ -301,7 +311,7 @@ static void say(char *text, size_t size, const char *format, ...)
 enum failover_health failover_volume_state(const struct tree *tree, const struct tree_volume *volume,
                                            const struct failover_nodes *alive, bool quorate, char *text, size_t text_size)
 {
-    uint32_t members = alive_members(volume, alive), all = (1u << volume->replica_count) - 1;
+    uint32_t members = alive_members(volume, alive), all = tree_volume_mask(volume);
     bool owner_alive = failover_nodes_have(alive, volume->owner);
     char names[192];
     if (!quorate && !(owner_alive && members == volume->isr)) {
@@ -324,10 +334,10 @@ enum failover_health failover_volume_state(const struct tree *tree, const struct
     unsigned in_sync = (unsigned)__builtin_popcount(members);
     if (members != all) {
         names_of(tree, volume, all & ~members, names, sizeof(names));
-        say(text, text_size, "degraded: %u of %u replicas in sync, not in sync: %s", in_sync, volume->replica_count, names);
+        say(text, text_size, "degraded: %u of %u replicas in sync, not in sync: %s", in_sync, tree_volume_replicas(volume), names);
         return FAILOVER_DEGRADED;
     }
-    say(text, text_size, "healthy: %u of %u replicas in sync", in_sync, volume->replica_count);
+    say(text, text_size, "healthy: %u of %u replicas in sync", in_sync, tree_volume_replicas(volume));
     return FAILOVER_HEALTHY;
 }
 

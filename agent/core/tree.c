@@ -238,7 +238,7 @@ const struct tree_target *tree_volume_export(const struct tree *tree, uint64_t v
 int tree_volume_replica_of(const struct tree_volume *volume, uint16_t nodeid)
 {
     for (unsigned i = 0; i < volume->replica_count; i++)
-        if (volume->replicas[i].nodeid == nodeid)
+        if (nodeid && volume->replicas[i].nodeid == nodeid) /* 0 is an empty place (T4) */
             return (int)i;
     return -1;
 }
@@ -272,6 +272,26 @@ static int change_make(struct tree_change *change)
         return tree_volume_isr(change);
     case DIRECTOR__COMMAND__BODY_VOLUME_INCARNATION:
         return tree_volume_incarnation(change);
+    case DIRECTOR__COMMAND__BODY_VOLUME_SET:
+        return tree_volume_set(change);
+    case DIRECTOR__COMMAND__BODY_VOLUME_REPLICA_ADD:
+        return tree_volume_replica_add(change);
+    case DIRECTOR__COMMAND__BODY_VOLUME_REPLICA_REMOVE:
+        return tree_volume_replica_remove(change);
+    case DIRECTOR__COMMAND__BODY_VOLUME_GROW:
+        return tree_volume_grow(change);
+    case DIRECTOR__COMMAND__BODY_VOLUME_GROWN:
+        return tree_volume_grown(change);
+    case DIRECTOR__COMMAND__BODY_VOLUME_FORCE:
+        return tree_volume_force(change);
+    case DIRECTOR__COMMAND__BODY_VOLUME_DISCARD:
+        return tree_volume_discard(change);
+    case DIRECTOR__COMMAND__BODY_TASK_CREATE:
+        return tree_task_create(change);
+    case DIRECTOR__COMMAND__BODY_TASK_PROGRESS:
+        return tree_task_progress(change);
+    case DIRECTOR__COMMAND__BODY_TASK_END:
+        return tree_task_end(change);
     case DIRECTOR__COMMAND__BODY_TARGET_CREATE:
         return tree_target_create(change);
     case DIRECTOR__COMMAND__BODY_TARGET_DELETE:
@@ -294,7 +314,11 @@ int tree_apply(struct tree *tree, const Director__Command *command, struct tree_
     enum tree_request_state before = tree_request_look(tree, command);
     int status;
     if (before == TREE_REQUEST_NEW) {
+        struct tree_event event;
+        bool told = tree_event_begin(tree, command, &event);
         status = change_make(&change);
+        if (status == 0 && told)
+            tree_event_end(tree, command, &result, &event);
         tree_request_note(tree, command, status != 0);
     } else {
         result.duplicate = true;

@@ -2,13 +2,15 @@
  * order give the same tree, the same errors and the same bytes of a snapshot on every node.
  *
  * Invariants kept by apply, whatever a command says
- *   I1  epoch and owner of a volume change only together, by VolumePromote, which must name the epoch it replaces
- *   I4  a new owner comes from the last committed ISR
+ *   I1  a volume's owner changes only with its epoch, by VolumePromote or VolumeForce, which must name the epoch they replace
+ *   I4  a new owner comes from the last committed ISR; VolumeForce is the operator's explicit exception (I10), recorded
  *   I8  an ISR grows only by VolumeIsr, which names the epoch and the version it replaces
  *   I10 an ISR is never empty, and always holds the owner
- *   I11 a replica's incarnation changes only while it is outside the ISR
+ *   I11 a replica's incarnation changes only while it is outside the ISR, and never to one that was used before (retired)
  *   T1  all or nothing: a refused command changes nothing but the request table
  *   T2  names are unique per kind; volume ids are never reused; references always resolve
+ *   T4  a replica keeps its place: others' places do not move when one is removed; an empty place has nodeid 0
+ *   T5  a volume's size changes only when every member of the ISR said that its files have the new one
  *   T3  a request (origin, boot, sequence) has its effect at most once
  *
  * Objects are the tree's; pointers are valid until the next apply or restore. One thread. */
@@ -33,6 +35,16 @@
 #define TREE_VOLUME_MIN_BYTES  (1ull << 20)
 #define TREE_VOLUME_MAX_BYTES  (64ull << 40)
 #define TREE_VOLUME_UNIT_BYTES 4096u
+#define TREE_SLOW_MIN_MS       500u /* VolumePolicy.slow_ms, when not 0 */
+#define TREE_SLOW_MAX_MS       60000u
+#define TREE_RESYNC_MIN        (64ull << 10) /* resync_floor and resync_cap, when not 0 */
+#define TREE_RESYNC_MAX        (1ull << 40)
+#define TREE_RETIRED_MAX       32u  /* incarnations remembered per volume; the oldest is dropped */
+#define TREE_TASKS_MAX         256u /* running ones */
+#define TREE_TASKS_KEPT        32u  /* that ended */
+#define TREE_EVENTS_MAX        256u /* of which the last TREE_EVENTS_LASTING with lasting consequences outlive others */
+#define TREE_EVENTS_LASTING    64u
+#define TREE_WORDS_SIZE        128u
 #define TREE_REQUEST_WINDOW    1024u /* of sequences per origin within which T3 tells new from old; see tree_apply */
 
 struct tree_cluster {
@@ -64,9 +76,18 @@ struct tree_store {
 };
 
 struct tree_replica {
-    uint16_t nodeid;
+    uint16_t nodeid; /* 0: an empty place; a replica was removed (T4) */
     char store[TREE_NAME_SIZE];
     uint64_t incarnation; /* I11 */
+    bool held; /* the node's files are from before a VolumeForce: they do not take part and are not touched before VolumeDiscard */
+};
+
+/* What the operator set: VolumePolicy of director.proto, where each is explained. 0: the default. */
+struct tree_policy {
+    bool write_back, verified_reads, checksum;
+    uint8_t in_sync_min;
+    uint32_t slow_ms;
+    uint64_t resync_floor, resync_cap;
 };
 
 struct tree_volume {
@@ -75,13 +96,47 @@ struct tree_volume {
     char name[TREE_NAME_SIZE];
     uint64_t size_bytes;
     uint32_t block_bytes; /* 512 or 4096 */
-    unsigned replica_count;
-    struct tree_replica replicas[TREE_REPLICAS_MAX]; /* replica index = place here; on distinct nodes */
+    unsigned replica_count; /* the highest used place + 1; see tree_volume_replicas() */
+    struct tree_replica replicas[TREE_REPLICAS_MAX]; /* replica index = place here, for good (T4); on distinct nodes */
     uint64_t epoch;       /* from 1 */
     uint16_t owner;       /* nodeid */
     uint32_t isr;         /* bit i: replicas[i] is in sync */
-    uint64_t isr_version; /* from 1; changes with owner, isr or an incarnation */
+    uint64_t isr_version; /* from 1; changes with owner, isr, replicas, policy, sizes or an incarnation */
     uint64_t created_ms;  /* wall clock of the proposer */
+    struct tree_policy policy;
+    uint64_t size_wanted; /* VolumeGrow: the size it is growing to, 0: none. T5 */
+    uint32_t grown;       /* bit i: the files of replicas[i] have size_wanted (VolumeGrown) */
+    unsigned retired_count;
+    uint64_t retired[TREE_RETIRED_MAX]; /* incarnations whose files may not take part any more; the oldest first */
+};
+
+/* Verify, scrub, move: see TaskCreate in director.proto. */
+struct tree_task {
+    uint64_t id; /* from 1, never used again */
+    Director__TaskKind kind;
+    Director__TaskState state;
+    uint64_t volume;
+    char volume_name[TREE_NAME_SIZE]; /* stays when the volume is gone */
+    bool repair;
+    uint16_t from, to; /* MOVE */
+    uint64_t started_ms, ended_ms;
+    uint64_t done_bytes, total_bytes, mismatches, bad_blocks, repaired;
+    char words[TREE_WORDS_SIZE]; /* how it ended, when not simply done */
+    char who[TREE_NAME_SIZE];
+};
+
+/* What happened, the same on every node. */
+struct tree_event {
+    uint64_t id, time_ms;
+    Director__Command__BodyCase kind;
+    char object[TREE_IQN_SIZE];
+    uint16_t node;
+    uint64_t number;
+    uint16_t owner, in_sync[TREE_REPLICAS_MAX]; /* nodeids, 0: none */
+    uint64_t epoch;
+    char words[TREE_WORDS_SIZE];
+    char who[TREE_NAME_SIZE]; /* "": the cluster itself */
+    uint16_t origin;
 };
 
 struct tree_lun {
@@ -104,9 +159,11 @@ void tree_free(struct tree *tree);
 /* What a command made or found. */
 struct tree_result {
     bool duplicate;    /* T3: had its effect before; nothing was done */
-    uint16_t nodeid;   /* NodeAdd: given, or that of the node with this uuid */
+    uint16_t nodeid;   /* NodeAdd: given, or that of the node with this uuid; VolumeReplicaAdd: where */
     uint64_t volume;   /* VolumeCreate: id */
     uint64_t version;  /* VolumePromote, VolumeIsr: the new isr_version */
+    uint64_t task;     /* TaskCreate: id */
+    bool grown;        /* VolumeGrown: the volume has its new size now */
 };
 
 /* Apply one command. ret_result may be NULL. 0 or:
@@ -152,6 +209,20 @@ const struct tree_target *tree_target_by_iqn(const struct tree *tree, const char
 const struct tree_target *tree_volume_export(const struct tree *tree, uint64_t volume, uint32_t *ret_lun);
 /* Place of nodeid's replica in the volume, or -1. */
 int tree_volume_replica_of(const struct tree_volume *volume, uint16_t nodeid);
+/* Bit per place that is used; how many are. */
+uint32_t tree_volume_mask(const struct tree_volume *volume);
+unsigned tree_volume_replicas(const struct tree_volume *volume);
+/* Files of this incarnation must not take part any more (I11): they are made anew, or, when the replica is held, left alone. */
+bool tree_volume_retired(const struct tree_volume *volume, uint64_t incarnation);
+/* By id. */
+size_t tree_task_count(const struct tree *tree);
+const struct tree_task *tree_task_at(const struct tree *tree, size_t place);
+const struct tree_task *tree_task_by_id(const struct tree *tree, uint64_t id);
+/* The running task of that kind on the volume, or NULL; TASK_NONE: of any kind. */
+const struct tree_task *tree_task_running(const struct tree *tree, uint64_t volume, Director__TaskKind kind);
+/* Oldest first. */
+size_t tree_event_count(const struct tree *tree);
+const struct tree_event *tree_event_at(const struct tree *tree, size_t place);
 
 /* Is name a legal object name? error says what is wrong with `what` ("volume name"). */
 MUST_CHECK int tree_check_name(const char *what, const char *name, struct error *error);

@@ -1,5 +1,6 @@
 /* What the files of the tree share. tree.c: memory, lookups, dispatch. tree_request.c: at most once (T3).
- * tree_node.c, tree_volume.c, tree_target.c: the commands of each kind. tree_snapshot.c: canonical bytes.
+ * tree_node.c, tree_volume.c, tree_replica.c, tree_task.c, tree_target.c: the commands of each kind. tree_place.c: where new
+ * replicas go. tree_event.c: the events. tree_snapshot.c, tree_restore.c: canonical bytes and back.
  *
  * A command's function checks everything, returns early when dry, then changes: so T1 holds, and tree_check() is the same code. */
 #ifndef DIRECTOR_AGENT_CORE_TREE_INTERNAL_H
@@ -34,6 +35,12 @@ struct tree {
     size_t target_count, target_capacity;
     struct tree_requests requests[TREE_ORIGINS_MAX]; /* by origin */
     size_t request_count;
+    struct tree_task tasks[TREE_TASKS_MAX + TREE_TASKS_KEPT]; /* by id */
+    size_t task_count;
+    uint64_t last_task;
+    struct tree_event events[TREE_EVENTS_MAX]; /* by id */
+    size_t event_count;
+    uint64_t last_event;
 };
 
 /* One command being applied. */
@@ -72,10 +79,60 @@ int tree_volume_delete(struct tree_change *change);
 int tree_volume_promote(struct tree_change *change);
 int tree_volume_isr(struct tree_change *change);
 int tree_volume_incarnation(struct tree_change *change);
+int tree_volume_set(struct tree_change *change);
+int tree_volume_replica_add(struct tree_change *change);
+int tree_volume_replica_remove(struct tree_change *change);
+int tree_volume_grow(struct tree_change *change);
+int tree_volume_grown(struct tree_change *change);
+int tree_volume_force(struct tree_change *change);
+int tree_volume_discard(struct tree_change *change);
+int tree_task_create(struct tree_change *change);
+int tree_task_progress(struct tree_change *change);
+int tree_task_end(struct tree_change *change);
 int tree_target_create(struct tree_change *change);
 int tree_target_delete(struct tree_change *change);
 int tree_lun_add(struct tree_change *change);
 int tree_lun_remove(struct tree_change *change);
+
+/* What new replicas need. */
+struct tree_wish {
+    const char *volume; /* name, for words */
+    uint64_t size;
+    unsigned count;
+    const char *store; /* "": that with most room */
+    const uint32_t *nodes; /* one of these; none: any */
+    size_t node_count;
+    const struct tree_volume *beside; /* not on nodes that have a replica of it; may be NULL */
+};
+/* count stores on distinct nodes, most room first. -ENOENT, -ENOSPC with words. */
+int tree_place(struct tree_change *change, const struct tree_wish *wish, const struct tree_store **ret_stores);
+
+/* What tree_volume.c and tree_replica.c share. */
+int tree_volume_get(struct tree_change *change, uint64_t id, struct tree_volume **ret_volume);
+int tree_volume_node(struct tree_change *change, const struct tree_volume *volume, uint32_t nodeid, unsigned *ret_place);
+void tree_volume_retire(struct tree_volume *volume, unsigned place); /* the incarnation of that place */
+bool tree_volume_incarnation_new(const struct tree_volume *volume, uint64_t incarnation); /* not 0, never used: I11 */
+void tree_volume_allocate(struct tree *tree, const struct tree_volume *volume, bool take); /* in its stores */
+void tree_volume_reach(struct tree *tree, struct tree_volume *volume); /* T5: have all of the ISR grown? */
+/* Put a replica into the lowest empty place, checked by replica_add_check(). */
+struct tree_addition {
+    struct tree_volume *volume;
+    const struct tree_store *store;
+    uint64_t incarnation;
+};
+int tree_replica_add_check(struct tree_change *change, uint64_t volume, uint32_t nodeid, const char *store,
+                           uint64_t incarnation, struct tree_addition *ret_addition);
+void tree_replica_add_make(struct tree_change *change, const struct tree_addition *addition);
+int tree_policy_check(const char *name, const Director__VolumePolicy *policy, struct error *error);
+void tree_policy_take(struct tree_policy *policy, const Director__VolumePolicy *from);
+/* All running tasks of a volume that goes. */
+void tree_tasks_cancel(struct tree *tree, uint64_t volume, uint64_t time_ms, const char *words);
+void tree_tasks_trim(struct tree *tree);
+
+/* tree_event.c: what is known before the command is applied, then the rest; nothing is kept of what nobody asks for. */
+bool tree_event_begin(const struct tree *tree, const Director__Command *command, struct tree_event *event);
+void tree_event_end(struct tree *tree, const Director__Command *command, const struct tree_result *result,
+                    struct tree_event *event);
 
 /* Put into place, checked already. Also used by restore. */
 bool tree_store_insert(struct tree *tree, const struct tree_store *store);

@@ -1,5 +1,6 @@
-/* The tree as canonical bytes and back. Every array of the tree is kept in the order of its keys, protobuf-c packs fields in the
- * order of their numbers: equal trees give equal bytes. What comes back is checked as if it came from a stranger. */
+/* The tree as canonical bytes. Every array of the tree is kept in the order of its keys, protobuf-c packs fields in the
+ * order of their numbers: equal trees give equal bytes. What is all zero is left out, so that a tree without it gives the
+ * bytes it gave before there was such a thing. tree_restore.c: the way back. */
 #include "agent/core/tree_internal.h"
 
 #include "director/base/crc32c.h"
@@ -53,6 +54,25 @@ static void fill_stores(const struct tree *tree, Director__TreeSnapshot *snapsho
     }
 }
 
+static Director__VolumePolicy *fill_policy(const struct tree_policy *policy)
+{
+    static const struct tree_policy none;
+    if (policy->write_back == none.write_back && policy->verified_reads == none.verified_reads &&
+        policy->checksum == none.checksum && policy->slow_ms == none.slow_ms && policy->in_sync_min == none.in_sync_min &&
+        policy->resync_floor == none.resync_floor && policy->resync_cap == none.resync_cap)
+        return NULL;
+    Director__VolumePolicy *to = tree_allocate(sizeof(*to));
+    director__volume_policy__init(to);
+    to->write_back = policy->write_back;
+    to->verified_reads = policy->verified_reads;
+    to->checksum = policy->checksum;
+    to->slow_ms = policy->slow_ms;
+    to->in_sync_min = policy->in_sync_min;
+    to->resync_floor = policy->resync_floor;
+    to->resync_cap = policy->resync_cap;
+    return to;
+}
+
 static void fill_volumes(const struct tree *tree, Director__TreeSnapshot *snapshot)
 {
     Director__TreeVolume *to = message_array(tree->volume_count, sizeof(*to), (void ***)&snapshot->volumes);
@@ -73,12 +93,18 @@ static void fill_volumes(const struct tree *tree, Director__TreeSnapshot *snapsh
             replica->nodeid = volume->replicas[r].nodeid;
             replica->store = (char *)volume->replicas[r].store;
             replica->incarnation = volume->replicas[r].incarnation;
+            replica->held = volume->replicas[r].held;
         }
         to->epoch = volume->epoch;
         to->owner = volume->owner;
         to->isr = volume->isr;
         to->isr_version = volume->isr_version;
         to->created_ms = volume->created_ms;
+        to->policy = fill_policy(&volume->policy);
+        to->size_wanted = volume->size_wanted;
+        to->grown = volume->grown;
+        to->retired = (uint64_t *)volume->retired;
+        to->n_retired = volume->retired_count;
     }
 }
 
@@ -116,6 +142,67 @@ static void fill_requests(const struct tree *tree, Director__TreeSnapshot *snaps
     }
 }
 
+static void fill_tasks(const struct tree *tree, Director__TreeSnapshot *snapshot)
+{
+    struct {
+        Director__TreeTask task;
+        Director__TaskFigures figures;
+    } *to = message_array(tree->task_count, sizeof(*to), (void ***)&snapshot->tasks);
+    snapshot->n_tasks = tree->task_count;
+    snapshot->last_task = tree->last_task;
+    for (size_t i = 0; i < tree->task_count; i++, to++) {
+        const struct tree_task *task = &tree->tasks[i];
+        director__tree_task__init(&to->task);
+        director__task_figures__init(&to->figures);
+        to->task.id = task->id;
+        to->task.kind = task->kind;
+        to->task.state = task->state;
+        to->task.volume = task->volume;
+        to->task.volume_name = (char *)task->volume_name;
+        to->task.repair = task->repair;
+        to->task.from = task->from;
+        to->task.to = task->to;
+        to->task.started_ms = task->started_ms;
+        to->task.ended_ms = task->ended_ms;
+        to->task.figures = &to->figures;
+        to->task.words = (char *)task->words;
+        to->task.who = (char *)task->who;
+        to->figures.done_bytes = task->done_bytes;
+        to->figures.total_bytes = task->total_bytes;
+        to->figures.mismatches = task->mismatches;
+        to->figures.bad_blocks = task->bad_blocks;
+        to->figures.repaired = task->repaired;
+    }
+}
+
+static void fill_events(const struct tree *tree, Director__TreeSnapshot *snapshot)
+{
+    struct {
+        Director__TreeEvent event;
+        uint32_t in_sync[TREE_REPLICAS_MAX];
+    } *to = message_array(tree->event_count, sizeof(*to), (void ***)&snapshot->events);
+    snapshot->n_events = tree->event_count;
+    snapshot->last_event = tree->last_event;
+    for (size_t i = 0; i < tree->event_count; i++, to++) {
+        const struct tree_event *event = &tree->events[i];
+        director__tree_event__init(&to->event);
+        to->event.id = event->id;
+        to->event.time_ms = event->time_ms;
+        to->event.kind = event->kind;
+        to->event.object = (char *)event->object;
+        to->event.node = event->node;
+        to->event.number = event->number;
+        to->event.owner = event->owner;
+        to->event.in_sync = to->in_sync;
+        for (unsigned k = 0; k < TREE_REPLICAS_MAX && event->in_sync[k]; k++)
+            to->in_sync[to->event.n_in_sync++] = event->in_sync[k];
+        to->event.epoch = event->epoch;
+        to->event.words = (char *)event->words;
+        to->event.who = (char *)event->who;
+        to->event.origin = event->origin;
+    }
+}
+
 void tree_snapshot(const struct tree *tree, uint8_t **ret_data, size_t *ret_size)
 {
     Director__TreeSnapshot snapshot = DIRECTOR__TREE_SNAPSHOT__INIT;
@@ -129,11 +216,15 @@ void tree_snapshot(const struct tree *tree, uint8_t **ret_data, size_t *ret_size
     fill_volumes(tree, &snapshot);
     fill_targets(tree, &snapshot);
     fill_requests(tree, &snapshot);
+    fill_tasks(tree, &snapshot);
+    fill_events(tree, &snapshot);
     *ret_size = director__tree_snapshot__get_packed_size(&snapshot);
     *ret_data = tree_allocate(*ret_size);
     director__tree_snapshot__pack(&snapshot, *ret_data);
-    for (size_t i = 0; i < snapshot.n_volumes; i++)
+    for (size_t i = 0; i < snapshot.n_volumes; i++) {
         free(snapshot.volumes[i]->replicas);
+        free(snapshot.volumes[i]->policy);
+    }
     for (size_t i = 0; i < snapshot.n_targets; i++)
         free(snapshot.targets[i]->luns);
     free(snapshot.nodes);
@@ -141,169 +232,8 @@ void tree_snapshot(const struct tree *tree, uint8_t **ret_data, size_t *ret_size
     free(snapshot.volumes);
     free(snapshot.targets);
     free(snapshot.requests);
-}
-
-/* ---- restore -------------------------------------------------------------------------------------------------- */
-
-static bool uuid_take(ProtobufCBinaryData data, struct uuid *ret_uuid)
-{
-    if (data.len != sizeof(ret_uuid->bytes))
-        return false;
-    memcpy(ret_uuid->bytes, data.data, sizeof(ret_uuid->bytes));
-    return true;
-}
-
-static bool take_cluster(struct tree *tree, const Director__TreeSnapshot *from)
-{
-    if (from->cluster_uuid.len != 0 && !uuid_take(from->cluster_uuid, &tree->cluster.uuid))
-        return false;
-    if (!tree_text_fits(from->cluster_name, TREE_NAME_SIZE) || from->next_volume_id == 0)
-        return false;
-    tree_copy(tree->cluster.name, TREE_NAME_SIZE, from->cluster_name);
-    tree->cluster.next_volume_id = from->next_volume_id;
-    tree->cluster.node_list_version = from->node_list_version;
-    return true;
-}
-
-static bool take_node(struct tree *tree, const Director__NodeInfo *from)
-{
-    struct tree_node node = {.voter = from->voter, .boot = from->boot, .version_max = from->version_max};
-    if (tree->node_count == TREE_NODES_MAX || from->nodeid == 0 || from->nodeid > UINT16_MAX ||
-        (tree->node_count && tree->nodes[tree->node_count - 1].nodeid >= from->nodeid) ||
-        !uuid_take(from->uuid, &node.uuid) || tree_check_name("", from->name, NULL) || tree_node_by_name(tree, from->name) ||
-        tree_node_by_uuid(tree, &node.uuid) || !tree_text_fits(from->address, TREE_ADDRESS_SIZE) ||
-        !tree_text_fits(from->software, TREE_NAME_SIZE))
-        return false;
-    node.nodeid = (uint16_t)from->nodeid;
-    tree_copy(node.name, sizeof(node.name), from->name);
-    tree_copy(node.address, sizeof(node.address), from->address);
-    tree_copy(node.software, sizeof(node.software), from->software);
-    tree->nodes[tree->node_count++] = node;
-    return true;
-}
-
-static bool take_store(struct tree *tree, const Director__StorePut *from)
-{
-    struct tree_store store = {.nodeid = (uint16_t)from->nodeid, .capacity_bytes = from->capacity};
-    if (!tree_node_find(tree, from->nodeid) || tree_check_name("", from->name, NULL) ||
-        tree_check_name("", from->plugin, NULL) || !tree_text_fits(from->path, TREE_PATH_SIZE) ||
-        tree_store_find(tree, store.nodeid, from->name))
-        return false;
-    tree_copy(store.name, sizeof(store.name), from->name);
-    tree_copy(store.plugin, sizeof(store.plugin), from->plugin);
-    tree_copy(store.path, sizeof(store.path), from->path);
-    return tree_store_insert(tree, &store);
-}
-
-static bool take_replicas(struct tree *tree, const Director__TreeVolume *from, struct tree_volume *volume)
-{
-    if (from->n_replicas < 1 || from->n_replicas > TREE_REPLICAS_MAX)
-        return false;
-    for (size_t i = 0; i < from->n_replicas; i++) {
-        const Director__TreeReplica *replica = from->replicas[i];
-        if (replica->nodeid > UINT16_MAX || tree_volume_replica_of(volume, (uint16_t)replica->nodeid) >= 0 ||
-            !tree_text_fits(replica->store, TREE_NAME_SIZE) ||
-            !tree_store_find(tree, (uint16_t)replica->nodeid, replica->store))
-            return false;
-        struct tree_replica *to = &volume->replicas[volume->replica_count++];
-        to->nodeid = (uint16_t)replica->nodeid;
-        to->incarnation = replica->incarnation;
-        tree_copy(to->store, sizeof(to->store), replica->store);
-    }
-    int owner = from->owner <= UINT16_MAX ? tree_volume_replica_of(volume, (uint16_t)from->owner) : -1;
-    return owner >= 0 && from->isr >> volume->replica_count == 0 && (from->isr >> owner & 1); /* I10 */
-}
-
-static bool take_volume(struct tree *tree, const Director__TreeVolume *from)
-{
-    struct tree_volume volume = {
-        .id = from->id,
-        .size_bytes = from->size,
-        .block_bytes = from->block_size,
-        .epoch = from->epoch,
-        .owner = (uint16_t)from->owner,
-        .isr = from->isr,
-        .isr_version = from->isr_version,
-        .created_ms = from->created_ms,
-    };
-    if (tree->volume_count == TREE_VOLUMES_MAX || from->id == 0 || from->id >= tree->cluster.next_volume_id ||
-        tree_volume_find(tree, from->id) || tree_check_name("", from->name, NULL) || tree_volume_by_name(tree, from->name) ||
-        tree_check_size(from->name, from->size, from->block_size, NULL) || !uuid_take(from->uuid, &volume.uuid) ||
-        from->epoch == 0 || from->isr_version == 0 || !take_replicas(tree, from, &volume))
-        return false;
-    tree_copy(volume.name, sizeof(volume.name), from->name);
-    struct tree_volume *made = tree_allocate(sizeof(*made));
-    *made = volume;
-    tree_volume_insert(tree, made);
-    return true;
-}
-
-static bool take_target(struct tree *tree, const Director__TreeTarget *from)
-{
-    if (tree->target_count == TREE_TARGETS_MAX || tree_check_iqn(from->iqn, NULL) || tree_target_by_iqn(tree, from->iqn) ||
-        from->n_luns > TREE_LUNS_MAX)
-        return false;
-    for (size_t i = 0; i < from->n_luns; i++)
-        if (from->luns[i]->lun >= TREE_LUNS_MAX || (i && from->luns[i]->lun <= from->luns[i - 1]->lun) ||
-            !tree_volume_find(tree, from->luns[i]->volume))
-            return false;
-    struct tree_target *target = tree_allocate(sizeof(*target));
-    tree_copy(target->iqn, sizeof(target->iqn), from->iqn);
-    target->lun_count = (unsigned)from->n_luns;
-    target->luns = tree_allocate(from->n_luns * sizeof(*target->luns));
-    for (size_t i = 0; i < from->n_luns; i++)
-        target->luns[i] = (struct tree_lun){.lun = from->luns[i]->lun, .volume = from->luns[i]->volume};
-    tree_target_insert(tree, target);
-    return true;
-}
-
-static bool take_requests(struct tree *tree, const Director__TreeRequests *from)
-{
-    if (tree->request_count == TREE_ORIGINS_MAX || from->origin == 0 || from->origin > UINT16_MAX ||
-        (tree->request_count && tree->requests[tree->request_count - 1].origin >= from->origin) ||
-        from->n_applied != TREE_REQUEST_WORDS || from->n_refused != TREE_REQUEST_WORDS)
-        return false;
-    struct tree_requests *to = &tree->requests[tree->request_count++];
-    *to = (struct tree_requests){.origin = (uint16_t)from->origin, .boot = from->boot, .highest = from->highest};
-    memcpy(to->applied, from->applied, sizeof(to->applied));
-    memcpy(to->refused, from->refused, sizeof(to->refused));
-    return true;
-}
-
-static bool take(struct tree *tree, const Director__TreeSnapshot *from)
-{
-    bool good = from->format == TREE_SNAPSHOT_FORMAT && take_cluster(tree, from);
-    for (size_t i = 0; good && i < from->n_nodes; i++)
-        good = take_node(tree, from->nodes[i]);
-    for (size_t i = 0; good && i < from->n_stores; i++)
-        good = take_store(tree, from->stores[i]);
-    for (size_t i = 0; good && i < from->n_volumes; i++)
-        good = take_volume(tree, from->volumes[i]);
-    for (size_t i = 0; good && i < from->n_targets; i++)
-        good = take_target(tree, from->targets[i]);
-    for (size_t i = 0; good && i < from->n_requests; i++)
-        good = take_requests(tree, from->requests[i]);
-    return good;
-}
-
-int tree_restore(struct tree *tree, const uint8_t *data, size_t size, struct error *error)
-{
-    struct tree *made = tree_new();
-    bool good = true;
-    if (size) {
-        Director__TreeSnapshot *snapshot = director__tree_snapshot__unpack(NULL, size, data);
-        good = snapshot && take(made, snapshot);
-        if (snapshot)
-            director__tree_snapshot__free_unpacked(snapshot, NULL);
-    }
-    if (!good) {
-        tree_free(made);
-        return error_set(error, -EBADMSG, "a snapshot of %zu bytes is damaged: this node must take the state of another", size);
-    }
-    tree_empty(tree);
-    *tree = *made;
-    free(made);
-    return 0;
+    free(snapshot.tasks);
+    free(snapshot.events);
 }
 
 uint64_t tree_hash(const struct tree *tree)

@@ -1,8 +1,6 @@
 /* Volumes: placement, and the configuration that replication obeys: epoch, owner, ISR. Invariants I1, I4, I8, I10, I11. */
 #include "agent/core/tree_internal.h"
 
-#include "director/base/size.h"
-
 int tree_check_size(const char *name, uint64_t size, uint32_t block, struct error *error)
 {
     if (block != 512 && block != 4096)
@@ -15,20 +13,92 @@ int tree_check_size(const char *name, uint64_t size, uint32_t block, struct erro
     return 0;
 }
 
-/* ---- placement ------------------------------------------------------------------------------------------------ */
+/* ---- policy --------------------------------------------------------------------------------------------------- */
 
-static uint64_t room(const struct tree_store *store)
+int tree_policy_check(const char *name, const Director__VolumePolicy *policy, struct error *error)
 {
-    return store->capacity_bytes > store->allocated_bytes ? store->capacity_bytes - store->allocated_bytes : 0;
+    if (!policy)
+        return 0;
+    if (policy->slow_ms && (policy->slow_ms < TREE_SLOW_MIN_MS || policy->slow_ms > TREE_SLOW_MAX_MS))
+        return error_set(error, -EINVAL, "volume '%s' cannot call a replica slow after %u ms: give %u to %u, or 0 for the default",
+                         name, policy->slow_ms, TREE_SLOW_MIN_MS, TREE_SLOW_MAX_MS);
+    if (policy->in_sync_min > TREE_REPLICAS_MAX)
+        return error_set(error, -EINVAL, "volume '%s' cannot keep %u replicas in sync: give 1 to %u", name, policy->in_sync_min,
+                         TREE_REPLICAS_MAX);
+    if ((policy->resync_floor && (policy->resync_floor < TREE_RESYNC_MIN || policy->resync_floor > TREE_RESYNC_MAX)) ||
+        (policy->resync_cap && (policy->resync_cap < TREE_RESYNC_MIN || policy->resync_cap > TREE_RESYNC_MAX)))
+        return error_set(error, -EINVAL, "volume '%s' cannot be resynced at that speed: give 64 KiB to 1 TiB a second, or 0 for the "
+                         "default", name);
+    if (policy->resync_floor && policy->resync_cap && policy->resync_floor > policy->resync_cap)
+        return error_set(error, -EINVAL, "resync of volume '%s' cannot get at least %" PRIu64 " and at most %" PRIu64
+                         " bytes a second: raise the cap or lower the floor", name, policy->resync_floor, policy->resync_cap);
+    return 0;
 }
 
-static bool wanted(const Director__VolumeCreate *create, uint16_t nodeid)
+void tree_policy_take(struct tree_policy *policy, const Director__VolumePolicy *from)
 {
-    for (size_t i = 0; i < create->n_nodes; i++)
-        if (create->nodes[i] == nodeid)
-            return true;
-    return create->n_nodes == 0;
+    *policy = (struct tree_policy){0};
+    if (!from)
+        return;
+    policy->write_back = from->write_back;
+    policy->verified_reads = from->verified_reads;
+    policy->checksum = from->checksum;
+    policy->slow_ms = from->slow_ms;
+    policy->in_sync_min = (uint8_t)from->in_sync_min;
+    policy->resync_floor = from->resync_floor;
+    policy->resync_cap = from->resync_cap;
 }
+
+static Director__VolumePolicy policy_message(const struct tree_policy *policy)
+{
+    Director__VolumePolicy message = DIRECTOR__VOLUME_POLICY__INIT;
+    message.write_back = policy->write_back;
+    message.verified_reads = policy->verified_reads;
+    message.checksum = policy->checksum;
+    message.slow_ms = policy->slow_ms;
+    message.in_sync_min = policy->in_sync_min;
+    message.resync_floor = policy->resync_floor;
+    message.resync_cap = policy->resync_cap;
+    return message;
+}
+
+int tree_volume_set(struct tree_change *change)
+{
+    const Director__VolumeSet *set = change->command->volume_set;
+    const Director__VolumePolicy *wanted = set->policy;
+    struct tree_volume *volume;
+    int status = tree_volume_get(change, set->volume, &volume);
+    if (status)
+        return status;
+    uint32_t known = DIRECTOR__VOLUME_POLICY_FIELD__POLICY_WRITE_BACK | DIRECTOR__VOLUME_POLICY_FIELD__POLICY_VERIFIED_READS |
+                     DIRECTOR__VOLUME_POLICY_FIELD__POLICY_SLOW | DIRECTOR__VOLUME_POLICY_FIELD__POLICY_IN_SYNC_MIN |
+                     DIRECTOR__VOLUME_POLICY_FIELD__POLICY_RESYNC_FLOOR | DIRECTOR__VOLUME_POLICY_FIELD__POLICY_RESYNC_CAP;
+    if (!wanted || !set->fields || set->fields & ~known)
+        return error_set(change->error, -EINVAL, "nothing that this version knows was to be set for volume '%s'", volume->name);
+    Director__VolumePolicy next = policy_message(&volume->policy);
+    if (set->fields & DIRECTOR__VOLUME_POLICY_FIELD__POLICY_WRITE_BACK)
+        next.write_back = wanted->write_back;
+    if (set->fields & DIRECTOR__VOLUME_POLICY_FIELD__POLICY_VERIFIED_READS)
+        next.verified_reads = wanted->verified_reads;
+    if (set->fields & DIRECTOR__VOLUME_POLICY_FIELD__POLICY_SLOW)
+        next.slow_ms = wanted->slow_ms;
+    if (set->fields & DIRECTOR__VOLUME_POLICY_FIELD__POLICY_IN_SYNC_MIN)
+        next.in_sync_min = wanted->in_sync_min;
+    if (set->fields & DIRECTOR__VOLUME_POLICY_FIELD__POLICY_RESYNC_FLOOR)
+        next.resync_floor = wanted->resync_floor;
+    if (set->fields & DIRECTOR__VOLUME_POLICY_FIELD__POLICY_RESYNC_CAP)
+        next.resync_cap = wanted->resync_cap;
+    status = tree_policy_check(volume->name, &next, change->error);
+    if (status || change->dry)
+        return status;
+    tree_policy_take(&volume->policy, &next);
+    volume->isr_version++; /* the mirrors take over no configuration without a newer version */
+    change->result->volume = volume->id;
+    change->result->version = volume->isr_version;
+    return 0;
+}
+
+/* ---- create and delete ---------------------------------------------------------------------------------------- */
 
 static unsigned owned_by(const struct tree *tree, uint16_t nodeid)
 {
@@ -38,67 +108,21 @@ static unsigned owned_by(const struct tree *tree, uint16_t nodeid)
     return count;
 }
 
-struct candidates {
-    const struct tree_store *stores[TREE_NODES_MAX]; /* one per node: that with most room */
-    size_t count;
-};
-
-/* One store per wanted node: the named one, or the one with most room; most room first, then lowest nodeid. */
-static void candidates_find(const struct tree *tree, const Director__VolumeCreate *create, struct candidates *found)
-{
-    found->count = 0;
-    for (size_t n = 0; n < tree->node_count; n++) {
-        const struct tree_store *best = NULL;
-        for (size_t i = 0; i < tree->store_count && wanted(create, tree->nodes[n].nodeid); i++) {
-            const struct tree_store *store = &tree->stores[i];
-            if (store->nodeid != tree->nodes[n].nodeid || (*create->store && strcmp(store->name, create->store) != 0))
-                continue;
-            if (!best || room(store) > room(best))
-                best = store;
-        }
-        if (!best)
-            continue;
-        size_t place = found->count++;
-        for (; place > 0 && room(found->stores[place - 1]) < room(best); place--)
-            found->stores[place] = found->stores[place - 1];
-        found->stores[place] = best;
-    }
-}
-
-/* Say which stores lack room. */
-static int no_space(struct tree_change *change, const struct candidates *found)
-{
-    const Director__VolumeCreate *create = change->command->volume_create;
-    char list[128] = "", needed[SIZE_TEXT_SIZE], there[SIZE_TEXT_SIZE];
-    for (size_t i = 0, used = 0; i < found->count && used < sizeof(list) - 1; i++)
-        used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%.20s/%.20s has %s", i ? ", " : "",
-                                 tree_node_label(change->tree, found->stores[i]->nodeid), found->stores[i]->name,
-                                 size_format_exact(room(found->stores[i]) >> 20 << 20, there));
-    return error_set(change->error, -ENOSPC, "volume '%.40s' needs %s free on %u %s: %s", create->name,
-                     size_format_exact(create->size, needed), create->replicas, create->replicas == 1 ? "node" : "nodes", list);
-}
-
 static int place(struct tree_change *change, struct tree_volume *volume)
 {
     const Director__VolumeCreate *create = change->command->volume_create;
-    struct candidates found;
-    for (size_t i = 0; i < create->n_nodes; i++)
-        if (!tree_node_find(change->tree, create->nodes[i]))
-            return error_set(change->error, -ENOENT, "there is no node with id %u for volume '%s'", create->nodes[i], create->name);
-    candidates_find(change->tree, create, &found);
-    if (found.count < create->replicas)
-        return error_set(change->error, -ENOSPC,
-                         "volume '%s' needs %u nodes with a store%s%.40s: only %zu %s there; add nodes or ask for fewer replicas",
-                         create->name, create->replicas, *create->store ? " named " : "", create->store, found.count,
-                         found.count == 1 ? "is" : "are");
-    if (room(found.stores[create->replicas - 1]) < create->size)
-        return no_space(change, &found);
+    const struct tree_store *stores[TREE_REPLICAS_MAX];
+    struct tree_wish wish = {.volume = create->name, .size = create->size, .count = create->replicas, .store = create->store,
+                             .nodes = create->nodes, .node_count = create->n_nodes};
+    int status = tree_place(change, &wish, stores);
+    if (status)
+        return status;
     volume->replica_count = create->replicas;
     unsigned best = 0;
     for (unsigned i = 0; i < create->replicas; i++) {
-        volume->replicas[i].nodeid = found.stores[i]->nodeid;
+        volume->replicas[i].nodeid = stores[i]->nodeid;
         volume->replicas[i].incarnation = create->incarnations[i];
-        tree_copy(volume->replicas[i].store, TREE_NAME_SIZE, found.stores[i]->name);
+        tree_copy(volume->replicas[i].store, TREE_NAME_SIZE, stores[i]->name);
         if (owned_by(change->tree, volume->replicas[i].nodeid) < owned_by(change->tree, volume->replicas[best].nodeid))
             best = i;
     }
@@ -108,8 +132,6 @@ static int place(struct tree_change *change, struct tree_volume *volume)
     volume->replicas[0] = first;
     return 0;
 }
-
-/* ---- create and delete ---------------------------------------------------------------------------------------- */
 
 static size_t name_place(const struct tree *tree, const char *name)
 {
@@ -137,15 +159,6 @@ static size_t id_place(const struct tree *tree, uint64_t id)
     return low;
 }
 
-static void allocate_in_stores(struct tree *tree, const struct tree_volume *volume, bool take)
-{
-    for (unsigned i = 0; i < volume->replica_count; i++) {
-        struct tree_store *store = tree_store_find_mutable(tree, volume->replicas[i].nodeid, volume->replicas[i].store);
-        ASSERT(store); /* T2 */
-        store->allocated_bytes += take ? volume->size_bytes : -volume->size_bytes;
-    }
-}
-
 void tree_volume_insert(struct tree *tree, struct tree_volume *volume)
 {
     if (tree->volume_count == tree->volume_capacity) {
@@ -161,7 +174,7 @@ void tree_volume_insert(struct tree *tree, struct tree_volume *volume)
     tree->volumes[by_name] = volume;
     tree->volumes_by_id[by_id] = volume;
     tree->volume_count++;
-    allocate_in_stores(tree, volume, true);
+    tree_volume_allocate(tree, volume, true);
 }
 
 static int create_check(struct tree_change *change)
@@ -190,6 +203,9 @@ static int create_check(struct tree_change *change)
     if (!incarnations)
         return error_set(change->error, -EINVAL, "volume '%s' needs an incarnation, not 0, for each of %u replicas",
                          create->name, create->replicas);
+    status = tree_policy_check(create->name, create->policy, change->error);
+    if (status)
+        return status;
     if (change->tree->volume_count == TREE_VOLUMES_MAX)
         return error_set(change->error, -E2BIG, "volume '%s' cannot be created: a cluster has at most %u volumes", create->name,
                          TREE_VOLUMES_MAX);
@@ -215,6 +231,7 @@ int tree_volume_create(struct tree_change *change)
     made.owner = made.replicas[0].nodeid;
     made.isr = (1u << made.replica_count) - 1;
     made.created_ms = change->command->time_ms;
+    tree_policy_take(&made.policy, create->policy);
     struct tree_volume *volume = tree_allocate(sizeof(*volume));
     *volume = made;
     tree_volume_insert(change->tree, volume);
@@ -237,7 +254,8 @@ int tree_volume_delete(struct tree_change *change)
                          volume->name, lun, target->iqn);
     if (change->dry)
         return 0;
-    allocate_in_stores(tree, volume, false);
+    tree_volume_allocate(tree, volume, false);
+    tree_tasks_cancel(tree, volume->id, change->command->time_ms, "the volume was deleted");
     change->result->volume = volume->id;
     size_t by_name = name_place(tree, volume->name), by_id = id_place(tree, volume->id);
     tree->volume_count--;
@@ -250,23 +268,15 @@ int tree_volume_delete(struct tree_change *change)
 
 /* ---- configuration -------------------------------------------------------------------------------------------- */
 
-static int volume_get(struct tree_change *change, uint64_t id, struct tree_volume **ret_volume)
-{
-    *ret_volume = tree_volume_find(change->tree, id);
-    if (!*ret_volume)
-        return error_set(change->error, -ENOENT, "there is no volume with id %" PRIu64 ": it was deleted", id);
-    return 0;
-}
-
 /* I10, and an owner always is a member of its ISR. */
 static int isr_check(struct tree_change *change, const struct tree_volume *volume, uint16_t owner, uint32_t isr)
 {
     int place_of_owner = tree_volume_replica_of(volume, owner);
     if (isr == 0)
         return error_set(change->error, -EINVAL, "the in-sync set of volume '%s' cannot be empty", volume->name);
-    if (isr >> volume->replica_count)
-        return error_set(change->error, -EINVAL, "the in-sync set %#x of volume '%s' names a replica beyond its %u", isr,
-                         volume->name, volume->replica_count);
+    if (isr & ~tree_volume_mask(volume))
+        return error_set(change->error, -EINVAL, "the in-sync set %#x of volume '%s' names a replica that it has not: %#x are there",
+                         isr, volume->name, tree_volume_mask(volume));
     if (place_of_owner < 0 || !(isr >> place_of_owner & 1))
         return error_set(change->error, -EINVAL, "node '%s' cannot own volume '%s' without being in its in-sync set %#x",
                          tree_node_label(change->tree, owner), volume->name, isr);
@@ -278,7 +288,7 @@ int tree_volume_promote(struct tree_change *change)
 {
     const Director__VolumePromote *promote = change->command->volume_promote;
     struct tree_volume *volume;
-    int status = volume_get(change, promote->volume, &volume);
+    int status = tree_volume_get(change, promote->volume, &volume);
     if (status)
         return status;
     if (promote->expect_epoch != volume->epoch)
@@ -308,7 +318,7 @@ int tree_volume_isr(struct tree_change *change)
 {
     const Director__VolumeIsr *body = change->command->volume_isr;
     struct tree_volume *volume;
-    int status = volume_get(change, body->volume, &volume);
+    int status = tree_volume_get(change, body->volume, &volume);
     if (status)
         return status;
     if (body->expect_epoch != volume->epoch || body->expect_version != volume->isr_version)
@@ -329,20 +339,27 @@ int tree_volume_incarnation(struct tree_change *change)
 {
     const Director__VolumeIncarnation *body = change->command->volume_incarnation;
     struct tree_volume *volume;
-    int status = volume_get(change, body->volume, &volume);
+    int status = tree_volume_get(change, body->volume, &volume);
     if (status)
         return status;
-    if (body->replica >= volume->replica_count || body->incarnation == 0)
-        return error_set(change->error, -EINVAL, "volume '%s' has replicas 0 to %u, and 0 is no incarnation", volume->name,
-                         volume->replica_count - 1);
+    if (body->replica >= volume->replica_count || !volume->replicas[body->replica].nodeid || body->incarnation == 0)
+        return error_set(change->error, -EINVAL, "volume '%s' has no replica %u, or 0 was given, which is no incarnation", volume->name,
+                         body->replica);
+    struct tree_replica *replica = &volume->replicas[body->replica];
     if (volume->isr >> body->replica & 1)
         return error_set(change->error, -EBUSY, "replica %u of volume '%s' is in sync: it must leave the in-sync set before it "
                          "gets another disk", body->replica, volume->name);
+    if (body->incarnation != replica->incarnation && !tree_volume_incarnation_new(volume, body->incarnation))
+        return error_set(change->error, -ESTALE, "incarnation %" PRIx64 " of volume '%s' was used before: files of that time do not take "
+                         "part any more, the replica must be made anew", body->incarnation, volume->name);
     if (change->dry)
         return 0;
-    if (volume->replicas[body->replica].incarnation != body->incarnation)
+    if (replica->incarnation != body->incarnation) {
+        tree_volume_retire(volume, body->replica);
+        replica->incarnation = body->incarnation;
+        replica->held = false; /* another disk: nothing of before is on it */
         volume->isr_version++; /* the mirrors take over no configuration without a newer version */
-    volume->replicas[body->replica].incarnation = body->incarnation;
+    }
     change->result->volume = volume->id;
     change->result->version = volume->isr_version;
     return 0;

@@ -14,6 +14,7 @@
  *   files of another incarnation   -> a disk of another time: left alone, refused (scenario 20) */
 #define LOG_MODULE "volume"
 #include "agent/node/engine_internal.h"
+#include "agent/node/volume_config.h"
 
 #include "director/base/log.h"
 #include <errno.h>
@@ -67,13 +68,7 @@ static void unit_target(struct engine_unit *unit)
 
 static void unit_configure(struct engine_unit *unit)
 {
-    const struct tree_volume *volume = &unit->config.volume;
-    struct mirror_config config = {.epoch = volume->epoch, .isr_version = volume->isr_version, .owner = volume->owner,
-                                   .isr = (uint8_t)volume->isr, .replica_count = (uint8_t)volume->replica_count};
-    for (unsigned i = 0; i < volume->replica_count; i++) {
-        config.replicas[i].nodeid = volume->replicas[i].nodeid;
-        config.replicas[i].incarnation = volume->replicas[i].incarnation;
-    }
+    struct mirror_config config = volume_config(&unit->config.volume);
     mirror_device_config(unit->device, &config);
 }
 

@@ -192,7 +192,6 @@ void node_plan_applied(struct node *node, const Director__Command *command, cons
     const char *iqn = NULL;
     /* At start the log is applied again: that is the past, not news. */
     enum log_level level = node->current ? LOG_LEVEL_NOTICE : LOG_LEVEL_DEBUG;
-    (void)result;
     vote_note(node, command);
     switch (command->body_case) {
     case DIRECTOR__COMMAND__BODY_CLUSTER_INIT:
@@ -225,6 +224,16 @@ void node_plan_applied(struct node *node, const Director__Command *command, cons
         break;
     case DIRECTOR__COMMAND__BODY_VOLUME_INCARNATION:
         id = command->volume_incarnation->volume;
+        break;
+    case DIRECTOR__COMMAND__BODY_VOLUME_SET:
+    case DIRECTOR__COMMAND__BODY_VOLUME_REPLICA_ADD:
+    case DIRECTOR__COMMAND__BODY_VOLUME_REPLICA_REMOVE:
+    case DIRECTOR__COMMAND__BODY_VOLUME_GROW:
+    case DIRECTOR__COMMAND__BODY_VOLUME_GROWN:
+    case DIRECTOR__COMMAND__BODY_VOLUME_FORCE:
+    case DIRECTOR__COMMAND__BODY_VOLUME_DISCARD:
+    case DIRECTOR__COMMAND__BODY_TASK_CREATE:
+        id = result->volume;
         break;
     case DIRECTOR__COMMAND__BODY_TARGET_CREATE:
         iqn = command->target_create->iqn;

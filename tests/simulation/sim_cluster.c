@@ -279,7 +279,7 @@ static bool volume_settled(struct sim *sim, unsigned volume, char *why, size_t s
         return false;
     }
     mirror_get_status(owner->units[volume].mirror, sim_clock_us(owner), &status);
-    if (status.state == MIRROR_SERVING && status.isr == (1u << v->replica_count) - 1 && !status.suspended && !status.in_flight &&
+    if (status.state == MIRROR_SERVING && status.isr == tree_volume_mask(v) && !status.suspended && !status.in_flight &&
         !status.waiting && !status.unreconciled_regions && status.epoch == v->epoch)
         return true;
     (void)snprintf(why, size, "v%u at node %u: state %d epoch %llu of %llu isr %x%s in flight %u waiting %u unreconciled %llu "

@@ -2,21 +2,12 @@
  * replication/io/mirror_device.c join them. A link counts for a volume only while both ends have it open (VOLUME_UP). */
 #include "tests/simulation/sim.h"
 
+#include "agent/node/volume_config.h"
+
 #include <errno.h>
 #include <string.h>
 
 #define BLANK_RETRY_US 1000000u
-
-static struct mirror_config config_of(const struct tree_volume *volume)
-{
-    struct mirror_config config = {.epoch = volume->epoch, .isr_version = volume->isr_version, .owner = volume->owner,
-                                   .isr = (uint8_t)volume->isr, .replica_count = (uint8_t)volume->replica_count};
-    for (unsigned i = 0; i < volume->replica_count; i++) {
-        config.replicas[i].nodeid = volume->replicas[i].nodeid;
-        config.replicas[i].incarnation = volume->replicas[i].incarnation;
-    }
-    return config;
-}
 
 /* ---- mail between the threads --------------------------------------------------------------------------------- */
 
@@ -334,7 +325,7 @@ static void unit_update(struct sim_node *node, unsigned volume)
         unit->opening = true;
         return;
     }
-    struct mirror_config config = config_of(&unit->config);
+    struct mirror_config config = volume_config(&unit->config);
     struct mirror_event event = {.type = MIRROR_EVENT_CONFIG, .config = &config};
     uint64_t life = node->life;
     sim_unit_step_mirror(node, volume, &event);
