@@ -3,13 +3,13 @@
 #include "proto/peer.h"
 #include <errno.h>
 
-/* Size classes and how many free buffers of each are kept: at most about 9 MiB in all, and that only while in use
- * (peer_pool_trim). The last class holds the longest payload. */
+/* Size classes and how many free buffers of each are kept: at most about 30 MiB in all, and that only while in use
+ * (peer_pool_trim). A class has a page more than a round number, for the head of a payload. The last holds the longest. */
 static const struct {
     uint32_t capacity;
     uint32_t keep;
 } peer_buffer_classes[] = {
-    {4096, 256}, {16384, 64}, {65536, 32}, {262144, 8}, {PEER_PAYLOAD_MAX_BYTES, 3},
+    {512, 1024}, {8192, 512}, {20480, 64}, {69632, 32}, {266240, 16}, {PEER_PAYLOAD_MAX_BYTES + PEER_BUFFER_ALIGNMENT, 16},
 };
 #define CLASS_COUNT ARRAY_SIZE(peer_buffer_classes)
 static_assert(PEER_PAYLOAD_MAX_BYTES % PEER_BUFFER_ALIGNMENT == 0, "aligned_alloc wants a multiple");
@@ -36,7 +36,7 @@ struct peer_pool *peer_pool_new(void)
 
 static void buffer_release(struct peer_buffer *buffer)
 {
-    free(buffer->data);
+    free(buffer->memory);
     free(buffer);
 }
 
@@ -69,7 +69,7 @@ void peer_pool_free(struct peer_pool *pool)
         free(pool);
 }
 
-struct peer_buffer *peer_buffer_new(struct peer_pool *pool, uint32_t capacity)
+static struct peer_buffer *buffer_get(struct peer_pool *pool, uint32_t capacity)
 {
     size_t class = 0;
     while (class < CLASS_COUNT && peer_buffer_classes[class].capacity < capacity)
@@ -86,19 +86,38 @@ struct peer_buffer *peer_buffer_new(struct peer_pool *pool, uint32_t capacity)
         buffer = calloc(1, sizeof(*buffer));
         if (!buffer)
             return NULL;
-        buffer->data = aligned_alloc(PEER_BUFFER_ALIGNMENT, peer_buffer_classes[class].capacity);
-        if (!buffer->data) {
+        uint32_t bytes = peer_buffer_classes[class].capacity;
+        buffer->memory = aligned_alloc(MIN(bytes, PEER_BUFFER_ALIGNMENT), bytes);
+        if (!buffer->memory) {
             free(buffer);
             return NULL;
         }
-        buffer->capacity = peer_buffer_classes[class].capacity;
         buffer->size_class = (uint32_t)class;
         buffer->pool = pool;
         list_init(&buffer->link);
     }
     buffer->references = 1;
     buffer->size = 0;
+    buffer->data = buffer->memory;
+    buffer->capacity = peer_buffer_classes[class].capacity;
     pool->live++;
+    return buffer;
+}
+
+struct peer_buffer *peer_buffer_new(struct peer_pool *pool, uint32_t capacity)
+{
+    return capacity > PEER_PAYLOAD_MAX_BYTES ? NULL : buffer_get(pool, MAX(capacity, PEER_BUFFER_SECTOR + 1));
+}
+
+struct peer_buffer *peer_buffer_new_payload(struct peer_pool *pool, uint32_t payload_bytes)
+{
+    uint32_t head = payload_bytes % PEER_BUFFER_SECTOR;
+    uint32_t lead = payload_bytes > PEER_BUFFER_SECTOR && head ? PEER_BUFFER_ALIGNMENT - head : 0;
+    struct peer_buffer *buffer = payload_bytes > PEER_PAYLOAD_MAX_BYTES ? NULL : buffer_get(pool, payload_bytes + lead);
+    if (buffer) {
+        buffer->data += lead;
+        buffer->capacity -= lead;
+    }
     return buffer;
 }
 

@@ -37,7 +37,7 @@ static int header_complete(struct peer_frame_reader *reader, struct error *error
     reader->filled = 0;
     if (reader->header.payload_bytes == 0)
         return 1;
-    reader->payload = peer_buffer_new(reader->pool, reader->header.payload_bytes);
+    reader->payload = peer_buffer_new_payload(reader->pool, reader->header.payload_bytes);
     if (!reader->payload)
         return error_set(error, -ENOMEM, "there is no memory for a frame of %u bytes", reader->header.payload_bytes);
     return 0;

@@ -1,5 +1,5 @@
-/* Membership, the user's calls and the turn of the loop: frames queued in a turn are encrypted and written in the idle phase
- * of the same turn, before the loop sleeps; the timer ticks every 50 ms. */
+/* Membership, the user's calls and the turn of the loop: frames queued in a turn are encrypted and written at the end of the
+ * same turn, before the loop sleeps; the timer ticks every 50 ms. */
 #include "agent/io/peer_mesh_private.h"
 
 #include <errno.h>
@@ -92,13 +92,12 @@ static void flush_peer(struct peer *peer)
         link_write(peer);
 }
 
-static void mesh_flush(uv_idle_t *idle)
+static void mesh_flush(struct turn *turn)
 {
-    struct peer_mesh *mesh = container_of(idle, struct peer_mesh, flush);
+    struct peer_mesh *mesh = container_of(turn, struct peer_mesh, flush);
     struct list batch;
     list_init(&batch);
     list_splice(&batch, &mesh->dirty);
-    (void)uv_idle_stop(idle);
     while (!list_empty(&batch)) {
         struct peer *peer = list_first(&batch, struct peer, dirty);
         list_remove(&peer->dirty);
@@ -111,7 +110,7 @@ void mesh_mark_dirty(struct peer *peer)
     if (!list_empty(&peer->dirty) || peer->mesh->closing)
         return;
     list_append(&peer->mesh->dirty, &peer->dirty);
-    (void)uv_idle_start(&peer->mesh->flush, mesh_flush);
+    turn_want(&peer->mesh->flush);
 }
 
 static void mesh_tick(uv_timer_t *timer)
@@ -368,7 +367,7 @@ int peer_mesh_new(const struct peer_mesh_config *config, struct peer_mesh **ret_
     }
     unsigned tick_ms = MAX(MIN(heartbeat_ms / 2, MESH_TICK_MS), 1u);
     (void)uv_timer_init(mesh->loop, &mesh->timer); /* these cannot fail */
-    (void)uv_idle_init(mesh->loop, &mesh->flush);
+    turn_init(&mesh->flush, mesh->loop, mesh_flush);
     (void)uv_timer_start(&mesh->timer, mesh_tick, 0, tick_ms);
     mesh->handles = 3;
     *ret_mesh = mesh;
@@ -380,9 +379,9 @@ static void mesh_timer_closed(uv_handle_t *handle)
     mesh_handle_closed(container_of((uv_timer_t *)handle, struct peer_mesh, timer));
 }
 
-static void mesh_flush_closed(uv_handle_t *handle)
+static void mesh_flush_closed(struct turn *turn)
 {
-    mesh_handle_closed(container_of((uv_idle_t *)handle, struct peer_mesh, flush));
+    mesh_handle_closed(container_of(turn, struct peer_mesh, flush));
 }
 
 static void mesh_mailbox_closed(struct mailbox *mailbox)
@@ -400,7 +399,7 @@ void peer_mesh_close(struct peer_mesh *mesh, void (*closed)(void *context), void
     list_foreach_safe(node, after, &mesh->targets) dial_free(list_entry(node, struct peer_target, link));
     mailbox_close(&mesh->mailbox, mesh_mailbox_closed);
     uv_close((uv_handle_t *)&mesh->timer, mesh_timer_closed);
-    uv_close((uv_handle_t *)&mesh->flush, mesh_flush_closed);
+    turn_close(&mesh->flush, mesh_flush_closed);
 }
 
 void peer_mesh_set_hello(struct peer_mesh *mesh, const struct peer_hello *hello)

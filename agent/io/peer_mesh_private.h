@@ -7,6 +7,7 @@
 #include "agent/io/peer_session.h"
 #include "director/base/list.h"
 #include "director/base/mailbox.h"
+#include "director/base/turn.h"
 
 #define MESH_TICK_MS             50u
 #define MESH_TRIM_US             10000000u
@@ -87,7 +88,7 @@ struct peer_mesh {
     struct list links, targets, dirty;
     unsigned target_changes; /* counts changes of the list, for those who walk it */
     uv_timer_t timer;
-    uv_idle_t flush; /* runs while dirty is not empty: once per loop turn, before the loop sleeps */
+    struct turn flush; /* wanted while dirty is not empty: once per loop turn, before the loop sleeps */
     struct mailbox mailbox;
     uint64_t last_tick_us, next_trim_us;
     struct mesh_report reports[MESH_REPORTS];

@@ -379,6 +379,30 @@ static void order_is_kept_over_many_frames_and_key_updates(void **state)
     pair_end(&pair);
 }
 
+/* A head of any length that is no whole sectors: the data behind it can be written with O_DIRECT from where they lie. */
+static void data_behind_a_short_head_arrive_aligned(void **state)
+{
+    static const uint32_t heads[] = {16, 32, 40, 72, 511}, data[] = {512, 4096, 12288, 65536, 1u << 20};
+    (void)state;
+    struct pair pair;
+    uint8_t *block = malloc(PEER_PAYLOAD_MAX_BYTES);
+    for (size_t i = 0; i < PEER_PAYLOAD_MAX_BYTES; i++)
+        block[i] = (uint8_t)(i * 2654435761u >> 13);
+    pair_begin_up(&pair);
+    for (size_t h = 0; h < ARRAY_SIZE(heads); h++)
+        for (size_t d = 0; d < ARRAY_SIZE(data); d++) {
+            struct iovec iov[2] = {{block, heads[h]}, {block + heads[h], data[d]}};
+            assert_int_equal(peer_session_send(pair.client.session, &(struct peer_header){.type = 0x42}, iov, 2), 0);
+            pair_settle(&pair);
+            const struct peer_buffer *payload = pair.server.payload;
+            assert_int_equal(payload->size, heads[h] + data[d]);
+            assert_int_equal((uintptr_t)(payload->data + heads[h]) % PEER_BUFFER_ALIGNMENT, 0);
+            assert_memory_equal(payload->data, block, heads[h] + data[d]);
+        }
+    pair_end(&pair);
+    free(block);
+}
+
 static void longest_payload_arrives_aligned_and_longer_is_refused(void **state)
 {
     (void)state;
@@ -538,6 +562,7 @@ int main(void)
         cmocka_unit_test(bad_frames_end_the_session_and_the_peer_learns_why),
         cmocka_unit_test(frames_before_the_hello_are_refused),
         cmocka_unit_test(order_is_kept_over_many_frames_and_key_updates),
+        cmocka_unit_test(data_behind_a_short_head_arrive_aligned),
         cmocka_unit_test(longest_payload_arrives_aligned_and_longer_is_refused),
         cmocka_unit_test(full_queue_says_so_and_recovers),
         cmocka_unit_test(heartbeats_are_answered_with_their_send_time),

@@ -41,6 +41,13 @@ struct peer_tls {
     bool lost; /* no memory while OpenSSL wrote */
 };
 
+/* SSL_get_error() wants an empty queue. Emptying it is not free, and it nearly always is. */
+static void errors_clear(void)
+{
+    if (ERR_peek_error())
+        ERR_clear_error();
+}
+
 /* ---- the BIO ---- */
 
 static int bio_read(BIO *bio, char *to, size_t size, size_t *ret_size)
@@ -268,7 +275,7 @@ int peer_tls_handshake(struct peer_tls *tls, struct error *error)
         return 1;
     if (tls->handshake_input > HANDSHAKE_MAX_INPUT)
         return error_set(error, -EPROTO, "it sent too much before the TLS handshake was done");
-    ERR_clear_error();
+    errors_clear();
     int result = SSL_do_handshake(tls->ssl);
     if (result != 1) {
         int kind = SSL_get_error(tls->ssl, result);
@@ -286,7 +293,7 @@ int peer_tls_handshake(struct peer_tls *tls, struct error *error)
 int peer_tls_read(struct peer_tls *tls, uint8_t *to, size_t size, struct error *error)
 {
     size_t got = 0;
-    ERR_clear_error();
+    errors_clear();
     int result = SSL_read_ex(tls->ssl, to, MIN(size, (size_t)INT32_MAX), &got);
     if (result == 1)
         return (int)got;
@@ -301,7 +308,7 @@ int peer_tls_read(struct peer_tls *tls, uint8_t *to, size_t size, struct error *
 static int record_write(struct peer_tls *tls, const void *from, size_t size)
 {
     size_t wrote;
-    ERR_clear_error();
+    errors_clear();
     if (++tls->records >= tls->key_update_records) {
         tls->records = 0;
         if (!SSL_key_update(tls->ssl, SSL_KEY_UPDATE_NOT_REQUESTED))

@@ -186,6 +186,16 @@ static void data_changed(struct peer *peer, const struct peer_hello *hello, void
         data_up(peer, hello, context);
 }
 
+static void payload_keep(void *payload)
+{
+    peer_buffer_ref(payload);
+}
+
+static void payload_release(void *payload)
+{
+    peer_buffer_unref(payload);
+}
+
 static void data_frame(struct peer *peer, const struct peer_header *header, struct peer_buffer *payload, void *context)
 {
     struct engine *engine = context;
@@ -200,7 +210,8 @@ static void data_frame(struct peer *peer, const struct peer_header *header, stru
     unit = engine_unit_find(engine, header->object);
     if (header->type >= PEER_MIRROR_FIRST && header->type <= PEER_MIRROR_LAST) {
         if (unit && unit->device)
-            mirror_device_receive(unit->device, nodeid, header, bytes);
+            mirror_device_receive(unit->device, nodeid, header, bytes,
+                                  payload ? &(struct mirror_payload_keeper){payload, payload_keep, payload_release} : NULL);
     } else if (header->type == PEER_VOLUME_UP) {
         const struct engine_link *link = link_find(engine, nodeid);
         if (unit && unit->device && link) {

@@ -110,9 +110,17 @@ struct block_device *mirror_device_block(struct mirror_device *device);
 
 /* The committed configuration; older ones are ignored. */
 void mirror_device_config(struct mirror_device *device, const struct mirror_config *config);
-/* One frame of type 0x40..0x5f. The payload is copied as far as needed. */
+/* How the memory of a received payload is kept beyond the call that brings it. */
+struct mirror_payload_keeper {
+    void *payload;
+    void (*keep)(void *payload);    /* it must stay as it is until release */
+    void (*release)(void *payload); /* once for each keep, on the loop; also after mirror_device_close() */
+};
+
+/* One frame of type 0x40..0x5f. Its data are used where they lie, kept by keeper; when that is NULL they are copied. Writes go
+ * to the disk from there: without a copy when they are aligned as its geometry says. */
 void mirror_device_receive(struct mirror_device *device, uint16_t nodeid, const struct peer_header *header,
-                           const uint8_t *payload);
+                           const uint8_t *payload, const struct mirror_payload_keeper *keeper);
 void mirror_device_link_up(struct mirror_device *device, uint16_t nodeid, uint64_t boot);
 void mirror_device_link_down(struct mirror_device *device, uint16_t nodeid);
 /* Times are mirror_clock_us() of this node (CLOCK_MONOTONIC), as the mesh reports them. */

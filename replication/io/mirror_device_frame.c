@@ -82,8 +82,27 @@ void device_frames_run(struct mirror_device *d)
     }
 }
 
+static struct data *receive_data(struct mirror_device *d, const uint8_t *from, size_t bytes,
+                                 const struct mirror_payload_keeper *keeper)
+{
+    struct data *data;
+    if (keeper) {
+        data = data_wrap(&d->pool, NULL, 1, keeper->release, keeper->payload);
+        if (data) {
+            data->own = (struct iovec){(void *)from, bytes}; /* never written: a received payload is only a source */
+            data->iov = &data->own;
+            keeper->keep(keeper->payload);
+        }
+        return data;
+    }
+    data = data_new(&d->pool, bytes);
+    if (data)
+        data_fill(data, from, bytes);
+    return data;
+}
+
 void mirror_device_receive(struct mirror_device *d, uint16_t nodeid, const struct peer_header *header,
-                           const uint8_t *payload)
+                           const uint8_t *payload, const struct mirror_payload_keeper *keeper)
 {
     struct mirror_event event = {.type = MIRROR_EVENT_MESSAGE, .nodeid = nodeid};
     uint32_t body;
@@ -96,12 +115,11 @@ void mirror_device_receive(struct mirror_device *d, uint16_t nodeid, const struc
         event.message.body_bytes = body;
         event.message.data_bytes = header->payload_bytes - body;
         if (event.message.data_bytes) {
-            struct data *data = data_new(&d->pool, event.message.data_bytes);
+            struct data *data = receive_data(d, payload + body, event.message.data_bytes, keeper);
             if (!data) {
                 d->options.transport.reset(d->options.transport.context, nodeid, "no memory for a replication frame");
                 return;
             }
-            data_fill(data, payload + body, event.message.data_bytes);
             event.message.data.handle = data;
         }
         result = device_feed(d, mirror_message_to_member(header->type), &event);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 struct test_frame {
+    unsigned references; /* the courier's, and one for each keep of the payload */
     struct test_frame *next;
     unsigned from, to;
     struct peer_header header;
@@ -78,6 +79,20 @@ static const struct block_device_operations disk_operations = {disk_submit, disk
 
 /* ---- links ------------------------------------------------------------------------------------------------------- */
 
+static void frame_keep(void *payload)
+{
+    struct test_frame *frame = payload;
+    frame->references++;
+}
+
+static void frame_release(void *payload)
+{
+    struct test_frame *frame = payload;
+    ASSERT(frame->references > 0);
+    if (--frame->references == 0)
+        free(frame);
+}
+
 static void courier_turn(uv_idle_t *idle)
 {
     struct test_cluster *c = container_of(idle, struct test_cluster, courier);
@@ -89,8 +104,9 @@ static void courier_turn(uv_idle_t *idle)
         struct test_frame *next = frame->next;
         struct test_node *to = &c->nodes[frame->to];
         if (c->link[frame->from][frame->to] && to->device)
-            mirror_device_receive(to->device, c->nodes[frame->from].nodeid, &frame->header, frame->payload);
-        free(frame);
+            mirror_device_receive(to->device, c->nodes[frame->from].nodeid, &frame->header, frame->payload,
+                                  &(struct mirror_payload_keeper){frame, frame_keep, frame_release});
+        frame_release(frame);
         frame = next;
     }
 }
@@ -107,6 +123,7 @@ static int cluster_send(void *context, uint16_t nodeid, const struct peer_header
         return -ENOTCONN;
     struct test_frame *frame = malloc(sizeof(*frame) + header->payload_bytes);
     frame->next = NULL;
+    frame->references = 1;
     frame->from = a;
     frame->to = b;
     frame->header = *header;
