@@ -35,7 +35,9 @@ static uint32_t fixed_bytes(uint16_t type)
     case MIRROR_BITMAP_REPLY:
     case MIRROR_RECONCILED:
     case MIRROR_FENCED:
-    case MIRROR_RELEASE: return SESSION_BYTES;
+    case MIRROR_RELEASE:
+    case MIRROR_CONFIRM:
+    case MIRROR_CONFIRM_REPLY: return SESSION_BYTES;
     default: return 0;
     }
 }
@@ -47,6 +49,7 @@ bool mirror_message_to_member(uint16_t type)
     case MIRROR_WRITE_REPLY:
     case MIRROR_READ_REPLY:
     case MIRROR_BITMAP_REPLY:
+    case MIRROR_CONFIRM_REPLY:
     case MIRROR_FENCED: return false;
     default: return true;
     }

@@ -22,6 +22,8 @@ enum mirror_message_type {
     MIRROR_RECONCILED = 0x49,   /* all that the member reported when it attached is equal everywhere now */
     MIRROR_FENCED = 0x4a,       /* member to owner: sealed, or about to be, by epoch (header) */
     MIRROR_RELEASE = 0x4b,      /* owner that serves epoch (header) no more: its lease is given back */
+    MIRROR_CONFIRM = 0x54,      /* request: number; are you still bound by our epoch? (I7) */
+    MIRROR_CONFIRM_REPLY = 0x55, /* member to owner: yes; request echoed. No answer otherwise */
 };
 
 enum mirror_seal_flags {

@@ -141,193 +141,6 @@ void mirror_stop(struct mirror *m, int status)
     }
 }
 
-/* Take over the list of members; what is known about their links stays. */
-static void members_set(struct mirror *m, const struct mirror_config *config)
-{
-    m->self = -1;
-    for (unsigned k = 0; k < MIRROR_REPLICAS_MAX; k++) {
-        struct member *member = &m->members[k];
-        struct bitmap carry = member->carry, todo = member->todo;
-        memset(member, 0, sizeof(*member));
-        member->carry = carry;
-        member->todo = todo;
-        bitmap_zero(&member->carry);
-        bitmap_zero(&member->todo);
-        if (k >= config->replica_count)
-            continue;
-        member->nodeid = config->replicas[k].nodeid;
-        member->incarnation = config->replicas[k].incarnation;
-        if (member->nodeid == m->parameters.nodeid) {
-            m->self = (int)k;
-            member->link_up = true;
-            member->boot = m->parameters.boot;
-        }
-        for (unsigned i = 0; i < m->link_count; i++)
-            if (m->links[i].nodeid == member->nodeid && (int)k != m->self) {
-                member->link_up = m->links[i].boot != 0;
-                member->boot = m->links[i].boot;
-            }
-    }
-}
-
-static void mirror_start(struct mirror *m)
-{
-    m->state = MIRROR_SEALING;
-    m->mismatch = 0;
-    m->sequence++; /* nothing of an earlier epoch is taken for ours */
-    bitmap_zero(&m->unreconciled);
-    m->asked_isr = 0;
-    m->failed_sequence = 0;
-    m->reconcile_retry_us = 0;
-    for (unsigned k = 0; k < MIRROR_REPLICAS_MAX; k++)
-        bitmap_zero(&m->dirty[k]);
-    for (unsigned k = 0; k < m->config.replica_count; k++) {
-        m->members[k].away_since_us = m->now;
-        if (m->members[k].link_up)
-            member_seal(m, k);
-    }
-}
-
-/* ---- configuration ---------------------------------------------------------------------------------------------- */
-
-/* k left the ISR. What it may lack is marked on every remaining member before anything of it is acknowledged (I3, I9). */
-static void member_dropped(struct mirror *m, unsigned k)
-{
-    struct member *member = &m->members[k];
-    uint8_t bit = (uint8_t)(1u << k);
-    bool active = m->state == MIRROR_SERVING || m->activating;
-    if (active && !mirror_bug(m, MIRROR_BUG_NO_DIRTY)) {
-        bitmap_copy(&m->scratch, &m->unreconciled);
-        list_foreach(node, &m->issued) {
-            const struct mirror_op *op = list_entry(node, struct mirror_op, issued);
-            if (op->targets & bit && !(op->acked & bit))
-                for (uint32_t r = mirror_region(m, op->io_offset);
-                     r <= mirror_region(m, op->io_offset + op->io_length - 1); r++)
-                    bitmap_set(&m->scratch, r);
-        }
-        bitmap_or(&m->dirty[k], &m->scratch);
-        if (m->scratch.set)
-            mirror_merge_all(m, k, &m->scratch);
-        list_foreach(node, &m->issued) {
-            struct mirror_op *op = list_entry(node, struct mirror_op, issued);
-            if (op->targets & bit && !(op->acked & bit))
-                op->merge_number = m->merge_number;
-        }
-    }
-    bool failed = member->bad && member->bad_reason != MIRROR_ASK_MEMBER_AWAY;
-    member->bad = false;
-    if (failed)
-        member_back_off(m, k);
-    member_detach(m, k, member->state == MIRROR_MEMBER_REFUSED ? MIRROR_MEMBER_REFUSED : MIRROR_MEMBER_AWAY);
-}
-
-static void member_grown(struct mirror *m, unsigned k, bool was_pending)
-{
-    struct member *member = &m->members[k];
-    member->bad = false;
-    member->backoff_us = 0;
-    member->retry_us = 0;
-    bitmap_zero(&m->dirty[k]);
-    if (m->state == MIRROR_SEALING || !was_pending) {
-        /* Not by our own resync: it must attach as a member does. */
-        member_detach(m, k, MIRROR_MEMBER_AWAY);
-        member->away_since_us = m->now;
-        if (member->link_up)
-            member_seal(m, k);
-        return;
-    }
-    if (member->state == MIRROR_MEMBER_SYNCING)
-        member->state = MIRROR_MEMBER_ATTACHED;
-    if (!member_attached(member))
-        member->away_since_us = m->now;
-    list_foreach(node, &m->issued)
-        if (list_entry(node, struct mirror_op, issued)->errors >> k & 1)
-            member_fail(m, k, MIRROR_ASK_MEMBER_ERROR);
-    mirror_keep_all(m, k, &m->dirty[k]);
-    bitmap_zero(&m->scratch);
-    for (unsigned j = 0; j < m->config.replica_count && member_attached(member); j++)
-        if (in_isr(m, j) && j != k)
-            member_send_bitmap(m, k, j, MIRROR_BITMAP_KEEP, mirror_blob(m, &m->scratch));
-}
-
-/* Another disk at k, outside the ISR: the marks so far say nothing about it (I11). */
-static void member_replaced(struct mirror *m, unsigned k, uint64_t incarnation)
-{
-    m->members[k].incarnation = incarnation;
-    member_detach(m, k, MIRROR_MEMBER_AWAY);
-    m->members[k].retry_us = m->members[k].backoff_us = 0;
-    if (m->state == MIRROR_SERVING || m->activating) {
-        bitmap_fill(&m->dirty[k]);
-        mirror_merge_all(m, k, &m->dirty[k]);
-    } else {
-        m->mismatch |= (uint8_t)(1u << k);
-    }
-}
-
-/* k was to be added, and is not: it does not count any more. A write that it failed completes without it now, so it must not
- * be taken for caught up: it starts anew from its dirty marks, which have that write (I8). */
-static void grow_refused(struct mirror *m, unsigned k)
-{
-    bool failed = false;
-    list_foreach(node, &m->issued)
-        failed |= list_entry(node, struct mirror_op, issued)->errors >> k & 1;
-    if (failed && member_attached(&m->members[k]) && !mirror_bug(m, MIRROR_BUG_TRUST_JOINER)) {
-        member_back_off(m, k);
-        member_detach(m, k, MIRROR_MEMBER_AWAY);
-    } else if (!member_attached(&m->members[k])) {
-        member_detach(m, k, m->members[k].state); /* forget what it owes */
-    }
-}
-
-static void config_changed(struct mirror *m, const struct mirror_config *config)
-{
-    uint8_t dropped = m->config.isr & ~config->isr, grown = config->isr & ~m->config.isr, pending = m->pending_grow;
-    m->config = *config;
-    m->pending_grow = 0; /* decided, one way or the other: the version has moved on */
-    m->asked_isr = 0;
-    for (unsigned k = 0; k < config->replica_count; k++) {
-        if (dropped >> k & 1)
-            member_dropped(m, k);
-        if (config->replicas[k].incarnation != m->members[k].incarnation)
-            member_replaced(m, k, config->replicas[k].incarnation);
-        if (grown >> k & 1)
-            member_grown(m, k, (pending >> k & 1) || mirror_bug(m, MIRROR_BUG_EARLY_GROW));
-    }
-    for (unsigned k = 0; k < config->replica_count; k++)
-        if ((pending & ~config->isr) >> k & 1)
-            grow_refused(m, k);
-    list_foreach(node, &m->issued) {
-        struct mirror_op *op = list_entry(node, struct mirror_op, issued);
-        if (op->kind != OP_RESYNC)
-            op->need = (op->need & counted_mask(m)) | (op->targets & counted_mask(m));
-    }
-    if (m->config.isr == all_mask(m))
-        m->failed_sequence = 0; /* each was copied to the others */
-    mirror_activate(m);
-    mirror_check_all(m);
-}
-
-static void on_config(struct mirror *m, const struct mirror_config *config)
-{
-    if (config->epoch < m->config.epoch ||
-        (config->epoch == m->config.epoch && config->isr_version <= m->config.isr_version))
-        return;
-    if (config->isr == 0 || config->replica_count == 0 || config->replica_count > MIRROR_REPLICAS_MAX)
-        return; /* no such thing is ever committed (I10) */
-    bool ours = config->owner == m->parameters.nodeid;
-    if (m->state != MIRROR_IDLE && ours && config->epoch == m->config.epoch &&
-        config->replica_count == m->config.replica_count) {
-        config_changed(m, config);
-        return;
-    }
-    if (m->state != MIRROR_IDLE)
-        mirror_stop(m, -ESTALE);
-    members_set(m, config);
-    m->config = *config;
-    if (ours && config->epoch > m->fenced_epoch)
-        mirror_start(m);
-}
-
 /* ---- asking for another in-sync set ------------------------------------------------------------------------------- */
 
 /* The ISR without those that failed; never empty (I10): with nobody good left, one whose errors are then answered. */
@@ -433,11 +246,14 @@ static int on_message(struct mirror *m, const struct mirror_event *event)
     case MIRROR_READ_REPLY:
         mirror_read_reply(m, k, &message, data, event->message.data_bytes);
         return 0;
+    case MIRROR_CONFIRM_REPLY:
+        mirror_confirm_reply(m, k, &message);
+        return 0;
     default: /* MIRROR_BITMAP_REPLY */
         if ((int64_t)message.argument < 0) {
             member_fail(m, k, MIRROR_ASK_MEMBER_ERROR);
             if (!in_isr(m, k) && !(m->pending_grow >> k & 1)) {
-                member_back_off(m, k);
+                member_back_off(m, k, true);
                 member_detach(m, k, MIRROR_MEMBER_AWAY);
             }
             return 0;
@@ -495,30 +311,23 @@ static void on_node_dead(struct mirror *m, uint16_t nodeid, uint64_t boot)
     }
 }
 
-static void check_lease_waiters(struct mirror *m)
+bool mirror_may_answer(const struct mirror *m, const struct mirror_op *op)
 {
-    if (!mirror_lease_valid(m))
-        return;
+    if (op->verified)
+        return mirror_confirmed(m, op);
+    return mirror_lease_valid(m) || mirror_bug(m, MIRROR_BUG_NO_LEASE);
+}
+
+void mirror_check_readers(struct mirror *m)
+{
     list_foreach_safe(node, after, &m->active) {
         struct mirror_op *op = list_entry(node, struct mirror_op, link);
-        if (op->phase != OP_LEASE)
+        if (op->phase != OP_LEASE || !mirror_may_answer(m, op))
             continue;
         struct mirror_request *request = op->request;
         int status = op->status;
         op_free(m, op);
         mirror_answer(m, request, status);
-    }
-}
-
-static void check_slow_writes(struct mirror *m)
-{
-    list_foreach(node, &m->issued) {
-        const struct mirror_op *op = list_entry(node, struct mirror_op, issued);
-        if (m->now < op->issued_us + m->parameters.write_timeout_us)
-            continue;
-        for (unsigned k = 0; k < m->config.replica_count; k++)
-            if (op->need & ~op->acked & (1u << k) && member_attached(&m->members[k]))
-                member_fail(m, k, MIRROR_ASK_MEMBER_SLOW);
     }
 }
 
@@ -555,8 +364,8 @@ static void on_tick(struct mirror *m)
             m->now >= member->retry_us)
             member_seal(m, k);
     }
-    check_slow_writes(m);
-    check_lease_waiters(m);
+    mirror_check_slow(m);
+    mirror_check_readers(m);
     resync_keep(m);
     tell_complete(m);
 }
@@ -599,7 +408,7 @@ int mirror_step(struct mirror *m, const struct mirror_event *event, uint64_t now
     m->blobs_used = 0;
     switch (event->type) {
     case MIRROR_EVENT_CONFIG:
-        on_config(m, event->config);
+        mirror_on_config(m, event->config);
         break;
     case MIRROR_EVENT_MESSAGE:
         result = on_message(m, event);
@@ -615,7 +424,7 @@ int mirror_step(struct mirror *m, const struct mirror_event *event, uint64_t now
             if (m->members[k].nodeid == event->nodeid && member_attached(&m->members[k]))
                 m->members[k].lease_sent_us = MAX(m->members[k].lease_sent_us, event->time_us);
         if (m->state == MIRROR_SERVING)
-            check_lease_waiters(m);
+            mirror_check_readers(m);
         break;
     case MIRROR_EVENT_NODE_DEAD:
         on_node_dead(m, event->nodeid, event->boot);
@@ -640,6 +449,7 @@ int mirror_step(struct mirror *m, const struct mirror_event *event, uint64_t now
     mirror_pump(m);
     mirror_background(m);
     mirror_run_ready(m);
+    mirror_confirm_ask(m);
     mirror_ask(m);
     if (m->draining && !m->drained && list_empty(&m->active)) {
         m->drained = true;

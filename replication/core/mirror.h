@@ -49,6 +49,9 @@ enum mirror_bug {
     MIRROR_BUG_NO_RANGE_LOCK = 1u << 6,
     MIRROR_BUG_TRUST_JOINER = 1u << 7,      /* a joiner that failed a write stays caught up when its grow is refused (I8) */
     MIRROR_BUG_FAILED_COMPLETE = 1u << 8,   /* a write answered with an error counts as complete everywhere (I6) */
+    MIRROR_BUG_TRUST_NEW_PLACE = 1u << 9,   /* a new replica in a place that was emptied inherits no full resync (I11) */
+    MIRROR_BUG_NO_CONFIRM = 1u << 10,       /* a verified read is answered without asking the others (I7) */
+    MIRROR_BUG_OLD_CONFIRM = 1u << 11,      /* it takes an answer to a question asked before its data was fetched (I7) */
     REPLICA_BUG_NO_SEAL = 1u << 16,         /* accept lower epochs (I2) */
     REPLICA_BUG_NO_INTENT = 1u << 17,       /* data before intent */
     REPLICA_BUG_ACK_EARLY = 1u << 18,       /* ack before durable */

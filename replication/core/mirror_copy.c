@@ -91,7 +91,7 @@ void copy_read_done(struct mirror *m, struct mirror_op *op, int status)
     }
     if (op->kind == OP_RESYNC) { /* none of the ISR could read it */
         unsigned k = op->target;
-        member_back_off(m, k);
+        member_back_off(m, k, true);
         member_detach(m, k, MIRROR_MEMBER_AWAY);
         return;
     }
@@ -145,7 +145,7 @@ static void resync_begin(struct mirror *m, unsigned k)
     member->merge_acked = 0;
     member->merge_sent = 0;
     for (unsigned j = 0; j < m->config.replica_count; j++) {
-        if (j == k || in_isr(m, j))
+        if (j == k || in_isr(m, j) || !(m->places >> j & 1))
             continue;
         const uint8_t *blob = mirror_blob(m, &m->dirty[j]);
         member_send_bitmap(m, k, j, MIRROR_BITMAP_KEEP, blob);
@@ -183,6 +183,7 @@ static void resync_grow(struct mirror *m, unsigned k)
             return; /* acknowledged, and not there yet */
     }
     m->pending_grow = bit;
+    mirror_confirm_again(m, k);
     list_foreach(node, &m->active) {
         struct mirror_op *op = list_entry(node, struct mirror_op, link);
         if (op->phase == OP_WRITING && op->kind != OP_RESYNC && op->targets & bit && !mirror_bug(m, MIRROR_BUG_EARLY_GROW))

@@ -1,5 +1,6 @@
-/* Inside of the mirror, shared by mirror.c (states, configuration, events), mirror_member.c (attaching, bitmaps),
- * mirror_request.c (reads and writes) and mirror_copy.c (reconciliation and resync). */
+/* Inside of the mirror, shared by mirror.c (states, events), mirror_config.c (configuration), mirror_member.c (attaching,
+ * bitmaps), mirror_request.c (reads and writes), mirror_confirm.c (verified reads), mirror_slow.c (slow members) and
+ * mirror_copy.c (reconciliation and resync). */
 #ifndef DIRECTOR_REPLICATION_MIRROR_INTERNAL_H
 #define DIRECTOR_REPLICATION_MIRROR_INTERNAL_H
 
@@ -18,13 +19,15 @@
 #define KEEP_US      2000000u /* how often resync progress is written down */
 #define BLOBS_MAX    64u
 #define RETRY_US     10000u   /* for a buffer or a source that was not there */
+#define BACKOFF_MOST 64u      /* times resync_backoff_us: the longest wait, and the calm that forgives */
+#define AWAY_FREE    2u       /* departures of one that was only away, before it has to wait */
 
 enum op_kind { OP_READ, OP_WRITE, OP_COMPARE, OP_RECONCILE, OP_RESYNC };
 enum op_phase {
     OP_LOCK,    /* waits for its range */
     OP_START,   /* granted; waits for a buffer or a source */
     OP_READING, /* READ sent */
-    OP_LEASE,   /* data or miscompare there: waits for a valid lease (I7) */
+    OP_LEASE,   /* data or miscompare there: waits for a valid lease, or to be confirmed (I7) */
     OP_WRITING, /* WRITE sent; on the issued list */
     OP_LINGER,  /* complete, answered; the range stays taken until a syncing member has it too */
 };
@@ -48,7 +51,9 @@ struct mirror_op {
     unsigned read_from;
     uint8_t read_tried;
     int status;                     /* for OP_LEASE */
-    uint64_t sequence, issued_us;
+    bool verified;                  /* OP_LEASE: waits for the answer to question `confirm` instead of a lease */
+    uint64_t confirm;
+    uint64_t sequence, issued_us;   /* issued: WRITE or READ sent */
     uint8_t targets, need, acked, errors;
     uint64_t merge_number;          /* BITMAP that must be durable on the whole ISR before this completes (I9) */
 };
@@ -66,8 +71,11 @@ struct member {
     uint64_t away_since_us;
     bool bad; /* to be dropped from the ISR */
     enum mirror_ask_reason bad_reason;
-    uint64_t retry_us, backoff_us; /* of attaching while outside the ISR */
+    uint64_t retry_us;          /* not attached before, while outside the ISR (scenarios 21, 31) */
+    unsigned departures;        /* times it left or failed without a calm in between */
+    uint64_t in_sync_since_us;  /* 0: since before this mirror served */
     uint64_t merge_sent, merge_acked;
+    uint64_t confirmed; /* the newest CONFIRM that it answered */
     bool carry_reported;
     struct bitmap carry; /* what it reported, while outside the ISR */
     struct bitmap todo;  /* regions still to be copied to it */
@@ -91,6 +99,7 @@ struct mirror {
     bool draining, drained;
     uint64_t serving_since_us;
     struct mirror_config config;
+    uint8_t places;        /* bit k: config.replicas[k] is a replica, not an empty place */
     uint64_t fenced_epoch; /* not served at or below, whatever config says */
     int self;              /* our replica index, -1: none */
     struct member members[MIRROR_REPLICAS_MAX];
@@ -98,6 +107,7 @@ struct mirror {
     uint64_t sequence, told_complete;
     uint64_t failed_sequence; /* the first write answered with an error since all were in sync; 0: none */
     uint64_t merge_number;
+    uint64_t confirm_asked, confirm_wanted; /* numbers of CONFIRM: sent, and to be sent */
     struct bitmap dirty[MIRROR_REPLICAS_MAX];
     struct bitmap unreconciled, scratch;
     uint8_t mismatch;     /* replicas whose marks are about another disk at some member (I11) */
@@ -125,9 +135,10 @@ static inline bool mirror_bug(const struct mirror *m, uint32_t which)
 {
     return m->parameters.planted_bugs & which;
 }
-static inline uint8_t all_mask(const struct mirror *m)
+/* Members are bound by our epoch, or about to be: marks go to all of them at once. */
+static inline bool mirror_active(const struct mirror *m)
 {
-    return (uint8_t)((1u << m->config.replica_count) - 1);
+    return m->state == MIRROR_SERVING || m->activating;
 }
 /* In the ISR or being added to it: what an acknowledgement must wait for (I8). */
 static inline uint8_t counted_mask(const struct mirror *m)
@@ -139,6 +150,24 @@ static inline bool in_isr(const struct mirror *m, unsigned k)
     return m->config.isr >> k & 1;
 }
 bool mirror_lease_valid(const struct mirror *m);
+/* Answer the reads that waited for a lease or a confirmation, and may go now. */
+void mirror_check_readers(struct mirror *m);
+/* May the data of op, which are there, be answered? (I7) */
+bool mirror_may_answer(const struct mirror *m, const struct mirror_op *op);
+
+/* mirror_confirm.c */
+void mirror_confirm_want(struct mirror *m, struct mirror_op *op);
+bool mirror_confirmed(const struct mirror *m, const struct mirror_op *op);
+void mirror_confirm_ask(struct mirror *m);
+void mirror_confirm_again(struct mirror *m, unsigned k);
+void mirror_confirm_reply(struct mirror *m, unsigned k, const struct mirror_message *message);
+
+/* mirror_slow.c */
+void mirror_check_slow(struct mirror *m);
+
+/* mirror_config.c */
+void mirror_on_config(struct mirror *m, const struct mirror_config *config);
+/* mirror.c */
 /* No longer owner: fail everything, give the lease back, become IDLE. */
 void mirror_stop(struct mirror *m, int status);
 void mirror_send(struct mirror *m, unsigned k, struct mirror_message *message, struct mirror_data data,
@@ -153,7 +182,9 @@ uint8_t mirror_syncing_mask(const struct mirror *m);
 void member_seal(struct mirror *m, unsigned k);
 void member_detach(struct mirror *m, unsigned k, enum mirror_member_state state);
 void member_fail(struct mirror *m, unsigned k, enum mirror_ask_reason reason);
-void member_back_off(struct mirror *m, unsigned k);
+/* It left the ISR, or failed outside it: it waits, longer each time, before it is attached again. A calm time in sync
+ * forgives. Without failed (it was only away) the first times are free. */
+void member_back_off(struct mirror *m, unsigned k, bool failed);
 int member_seal_reply(struct mirror *m, unsigned k, const struct mirror_message *message);
 /* Send a dirty bitmap about replica `about` to member k. Acknowledged when durable: member->merge_acked. */
 void member_send_bitmap(struct mirror *m, unsigned k, unsigned about, uint8_t action, const uint8_t *blob);

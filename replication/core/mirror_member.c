@@ -109,12 +109,17 @@ void member_fail(struct mirror *m, unsigned k, enum mirror_ask_reason reason)
     }
 }
 
-void member_back_off(struct mirror *m, unsigned k)
+void member_back_off(struct mirror *m, unsigned k, bool failed)
 {
     struct member *member = &m->members[k];
     uint64_t base = m->parameters.resync_backoff_us;
-    member->backoff_us = member->backoff_us ? MIN(member->backoff_us * 2, base * 64) : base;
-    member->retry_us = m->now + member->backoff_us;
+    unsigned free_times = failed ? 0 : AWAY_FREE;
+    if (member->in_sync_since_us && m->now - member->in_sync_since_us >= base * BACKOFF_MOST)
+        member->departures = 0;
+    member->in_sync_since_us = 0;
+    member->departures++;
+    if (member->departures > free_times)
+        member->retry_us = m->now + MIN(base << MIN(member->departures - free_times - 1, 6u), base * BACKOFF_MOST);
 }
 
 /* Writes under way go out again, in order. One that has forgotten (not continued) must hear of all that are not complete,
@@ -149,7 +154,7 @@ static void member_catch_up_marks(struct mirror *m, unsigned k, const struct mir
         const uint8_t *from = at;
         if (reported)
             at += bitmap_bytes(m->regions);
-        if (j >= m->config.replica_count || j == k || in_isr(m, j))
+        if (!(m->places >> j & 1) || j == k || in_isr(m, j))
             continue;
         if (reported)
             bitmap_decode(&m->scratch, from);
@@ -171,7 +176,7 @@ static void member_collect(struct mirror *m, const struct mirror_message *messag
 {
     const uint8_t *at = message->blob;
     for (unsigned i = 0; i < METADATA_BITMAPS; i++) {
-        if (i > 0 && i <= m->config.replica_count && message->dirty_incarnation[i - 1] != m->members[i - 1].incarnation)
+        if (i > 0 && m->places >> (i - 1) & 1 && message->dirty_incarnation[i - 1] != m->members[i - 1].incarnation)
             m->mismatch |= (uint8_t)(1u << (i - 1));
         if (!(message->bitmaps >> i & 1))
             continue;
@@ -179,7 +184,7 @@ static void member_collect(struct mirror *m, const struct mirror_message *messag
         at += bitmap_bytes(m->regions);
         if (i == 0)
             bitmap_or(&m->unreconciled, &m->scratch);
-        else if (i <= m->config.replica_count)
+        else if (m->places >> (i - 1) & 1)
             bitmap_or(&m->dirty[i - 1], &m->scratch);
     }
 }
@@ -193,7 +198,7 @@ int member_seal_reply(struct mirror *m, unsigned k, const struct mirror_message 
     if (status < 0) {
         member_detach(m, k, MIRROR_MEMBER_REFUSED);
         member->refused = status;
-        member_back_off(m, k);
+        member_back_off(m, k, true);
         member_fail(m, k, status == -ENODEV ? MIRROR_ASK_MEMBER_FOREIGN : MIRROR_ASK_MEMBER_ERROR);
         return 0;
     }
@@ -215,6 +220,7 @@ int member_seal_reply(struct mirror *m, unsigned k, const struct mirror_message 
         if (!in_isr(m, k))
             member->state = MIRROR_MEMBER_SYNCING;
         member_resend(m, k, continued);
+        mirror_confirm_again(m, k);
         mirror_activate(m);
         mirror_check_all(m); /* marks that were awaited may be there already */
     } else {
@@ -239,6 +245,8 @@ void mirror_activate(struct mirror *m)
         m->activating = true;
         for (unsigned k = 0; k < m->config.replica_count; k++) {
             bool marks = m->dirty[k].set > 0, mismatch = m->mismatch >> k & 1;
+            if (!(m->places >> k & 1))
+                continue;
             if (in_isr(m, k)) {
                 bitmap_zero(&m->dirty[k]);
                 if (marks || mismatch)

@@ -114,6 +114,7 @@ void op_read(struct mirror *m, struct mirror_op *op, struct mirror_data to)
         return;
     }
     op->phase = OP_READING;
+    op->issued_us = m->now;
     op->read_from = (unsigned)source;
     struct mirror_message message = {.type = MIRROR_READ, .request = (uint64_t)op->turn << 32 | op->index,
                                      .offset_bytes = op->io_offset, .length_bytes = op->io_length};
@@ -138,11 +139,14 @@ static void op_read_failed(struct mirror *m, struct mirror_op *op, int status)
     op_answer_read(m, op);
 }
 
-/* Data is there. I7: answered only under a lease that is valid now, after the fetch. */
+/* Data is there. I7: answered only under a lease that is valid now, after the fetch, or when the others confirm. */
 static void op_lease(struct mirror *m, struct mirror_op *op)
 {
     op->phase = OP_LEASE;
-    if (mirror_lease_valid(m) || mirror_bug(m, MIRROR_BUG_NO_LEASE))
+    op->verified = m->config.policy.verified_reads;
+    if (op->verified)
+        mirror_confirm_want(m, op);
+    if (mirror_may_answer(m, op))
         op_answer_read(m, op);
 }
 
@@ -212,7 +216,7 @@ void op_send_write(struct mirror *m, struct mirror_op *op, unsigned k)
         .operation = (uint8_t)op->io_operation,
         .dirty_mask = op->kind == OP_RESYNC || mirror_bug(m, MIRROR_BUG_NO_DIRTY)
                           ? 0
-                          : (uint8_t)(all_mask(m) & ~m->config.isr),
+                          : (uint8_t)(m->places & ~m->config.isr),
     };
     if (bytes) {
         data = op->kind >= OP_RECONCILE ? op->buffer : op->data;
@@ -239,7 +243,7 @@ void op_write(struct mirror *m, struct mirror_op *op)
             op->targets &= (uint8_t)~(1u << op->read_from);
         op->need = counted_mask(m) & op->targets;
         for (unsigned k = 0; k < m->config.replica_count; k++)
-            if (!in_isr(m, k) && !mirror_bug(m, MIRROR_BUG_NO_DIRTY))
+            if (m->places >> k & 1 && !in_isr(m, k) && !mirror_bug(m, MIRROR_BUG_NO_DIRTY))
                 for (uint32_t r = mirror_region(m, op->io_offset);
                      r <= mirror_region(m, op->io_offset + op->io_length - 1); r++)
                     bitmap_set(&m->dirty[k], r);
@@ -293,7 +297,7 @@ void op_check(struct mirror *m, struct mirror_op *op)
             op->kind != OP_RESYNC) {
             /* Some disk may hold it, and a mark may have failed with it: nobody is told that it is complete, so that all that
              * may hold it report its regions, until all are in sync again (I6). */
-            if (!m->failed_sequence && m->config.isr != all_mask(m) && !mirror_bug(m, MIRROR_BUG_FAILED_COMPLETE))
+            if (!m->failed_sequence && m->config.isr != m->places && !mirror_bug(m, MIRROR_BUG_FAILED_COMPLETE))
                 m->failed_sequence = op->sequence;
             for (unsigned k = 0; k < m->config.replica_count; k++)
                 if (in_isr(m, k))
@@ -342,7 +346,7 @@ void mirror_write_reply(struct mirror *m, unsigned k, const struct mirror_messag
         member_fail(m, k, MIRROR_ASK_MEMBER_ERROR);
         op_check(m, op);
     } else if (!(m->pending_grow >> k & 1)) {
-        member_back_off(m, k);
+        member_back_off(m, k, true);
         member_detach(m, k, MIRROR_MEMBER_AWAY);
     } /* being added: the grow commits, then it is dropped again */
 }

@@ -118,6 +118,9 @@ static int on_message(struct replica *r, const struct mirror_event *event, uint6
         return 0;
     case MIRROR_BITMAP:
         return replica_on_bitmap(r, from, &m, out);
+    case MIRROR_CONFIRM: /* the session matches: not sealed by, nor being asked by a newer epoch (I7) */
+        replica_reply(r, from, &m, MIRROR_CONFIRM_REPLY, 0, (struct mirror_data){0}, 0, out);
+        return 0;
     case MIRROR_RECONCILED:
         bitmap_zero(&r->carry);
         return 0;

@@ -1,4 +1,5 @@
 #include "replication/io/test_cluster.h"
+#include "replication/core/message.h"
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -48,6 +49,11 @@ static void disk_turn(uv_idle_t *idle)
         r->done(r);
         r = next;
     }
+}
+
+void test_disk_wake(struct test_disk *disk)
+{
+    uv_idle_start(&disk->idle, disk_turn);
 }
 
 static void disk_submit(struct block_device *device, struct block_request *request)
@@ -121,6 +127,11 @@ static int cluster_send(void *context, uint16_t nodeid, const struct peer_header
     ASSERT(b < c->count && a != b);
     if (!c->link[a][b])
         return -ENOTCONN;
+    if (header->type == MIRROR_CONFIRM) {
+        c->confirms++;
+        if (c->hold_confirms)
+            return 0;
+    }
     struct test_frame *frame = malloc(sizeof(*frame) + header->payload_bytes);
     frame->next = NULL;
     frame->references = 1;

@@ -45,6 +45,8 @@ struct test_cluster {
     uv_idle_t courier;
     uv_timer_t heart;
     unsigned handles, resets;
+    unsigned confirms;  /* CONFIRM frames sent */
+    bool hold_confirms; /* they are lost */
 };
 
 /* Make disks, metadata in folder, and all nodes; node 1 owns and all are in sync. */
@@ -55,6 +57,8 @@ void test_cluster_end(struct test_cluster *cluster);
 /* Node index up (a new boot) or down (its device closed); runs the loop. */
 void test_node_up(struct test_cluster *cluster, unsigned index);
 void test_node_down(struct test_cluster *cluster, unsigned index);
+/* Go on after stalled was cleared. */
+void test_disk_wake(struct test_disk *disk);
 /* Commit and spread another owner and ISR. */
 void test_cluster_commit(struct test_cluster *cluster, uint16_t owner, uint8_t isr, bool new_epoch);
 void test_cluster_link(struct test_cluster *cluster, unsigned a, unsigned b, bool up);

@@ -2,7 +2,7 @@
 
 /* ---- the configuration service --------------------------------------------------------------------------------------- */
 
-static void config_spread(void)
+void config_spread(void)
 {
     TRACE("committed epoch %llu version %llu owner %u isr %x", (unsigned long long)committed.epoch,
           (unsigned long long)committed.isr_version, committed.owner - 1u, committed.isr);
@@ -34,18 +34,20 @@ void watch(void)
     for (unsigned n = 0; n < NODES; n++)
         if (nodes[n].up && !nodes[n].paused && LINK(n, SERVICE).up)
             nodes[n].last_heard = world.now_us;
+    if (!calm && chance(60))
+        place_empty();
     bool move = !calm && chance(60);
     if (heard(owner) && !move)
         return;
     unsigned first = (unsigned)rnd(NODES);
     for (unsigned i = 0; i < NODES; i++) {
         unsigned n = (first + i) % NODES;
-        if (n == owner || !heard(n) || !(committed.isr >> n & 1))
+        if (n == owner || !heard(n) || !node_in_sync(n))
             continue;
         uint8_t isr = 0;
         for (unsigned k = 0; k < NODES; k++)
-            if (committed.isr >> k & 1 && (heard(k) || chance(2000)))
-                isr |= (uint8_t)(1u << k);
+            if (node_in_sync(k) && (heard(k) || chance(2000)))
+                isr |= (uint8_t)(1u << place_of(k));
         promote(n, isr);
         return;
     }
@@ -56,9 +58,9 @@ void asked(const struct happening *h)
     unsigned owner = committed.owner - 1u;
     if (h->config.epoch != committed.epoch || h->config.isr_version != committed.isr_version || h->isr == 0 || chance(1000))
         return;
-    if (!(h->isr >> owner & 1)) {
+    if (!(h->isr >> place_of(owner) & 1)) {
         for (unsigned n = 0; n < NODES; n++)
-            if (h->isr & committed.isr & (1u << n)) {
+            if (node_in_sync(n) && h->isr & (1u << place_of(n))) {
                 promote(n, h->isr & committed.isr);
                 return;
             }
@@ -163,6 +165,7 @@ void chaos_turn(void)
     case 6: /* pause: SIGSTOP; its peers notice only by silence */
         if (nodes[a].up && !nodes[a].paused) {
             nodes[a].paused = true;
+            nodes[a].paused_at = world.now_us;
             TRACE("pause %u", a);
         }
         break;

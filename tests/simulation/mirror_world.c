@@ -31,6 +31,8 @@ struct happening *plan(uint64_t at, enum what what, unsigned node)
 /* Awake again: all that came meanwhile happens now, in its order, before anything later. */
 void wake(unsigned n)
 {
+    if (nodes[n].paused && committed.policy.verified_reads) /* a hypervisor stops the clock too (scenario 7) */
+        nodes[n].skew -= world.now_us - nodes[n].paused_at;
     nodes[n].paused = false;
     sim_queue_release(&world, &nodes[n].held);
 }

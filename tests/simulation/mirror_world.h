@@ -2,7 +2,7 @@
  * configuration service that keeps I1, I4 and I10.
  *
  *     mirror_world   links, disks, effects, nodes that crash and start     mirror_chaos   service, clients, faults by lot
- *     mirror_cluster_test   running, checks, planted bugs */
+ *     mirror_places  replicas added and removed, policies     mirror_cluster_test   running, checks, planted bugs */
 #ifndef DIRECTOR_TESTS_MIRROR_WORLD_H
 #define DIRECTOR_TESTS_MIRROR_WORLD_H
 
@@ -20,7 +20,7 @@
 #define SERVICE      NODES /* the configuration service, as a place that links can be cut from */
 
 enum what { W_MESSAGE, W_HEARTBEAT, W_BEAT, W_BEAT_ACK, W_DISK, W_META, W_TICK, W_CONFIG, W_CLIENT, W_CHAOS, W_LINK_DOWN,
-            W_LINK_UP, W_ASK, W_WATCH, W_RESTART, W_DEAD, W_SUBMIT };
+            W_LINK_UP, W_ASK, W_WATCH, W_RESTART, W_DEAD, W_SUBMIT, W_REFILL };
 
 struct happening {
     struct sim_event event;
@@ -60,7 +60,7 @@ struct client_op {
 
 struct node {
     bool up, paused;
-    uint64_t boot, skew, tick_at;
+    uint64_t boot, skew, tick_at, paused_at;
     struct mirror *mirror;
     struct replica *replica;
     uint32_t disk[BLOCKS];
@@ -130,7 +130,17 @@ void step_both(unsigned n, struct mirror_event *event);
 void crash(unsigned n, bool power);
 void start(unsigned n);
 
+/* mirror_places.c */
+extern unsigned replacements;
+int place_of(unsigned n); /* of the committed configuration; -1: none */
+bool node_in_sync(unsigned n);
+uint8_t places_mask(void);
+void place_empty(void);
+void place_fill(unsigned n);
+void policy_draw(void);
+
 /* mirror_chaos.c */
+void config_spread(void);
 void watch(void);
 void asked(const struct happening *h);
 void client_submit(unsigned n, bool read, uint32_t first, uint32_t count);
