@@ -75,7 +75,7 @@ void policy_draw(void)
 {
     replacements = 0;
     next_incarnation = 1000;
-    committed.policy.verified_reads = chance(3000);
+    committed.policy.verified_reads = chance(bugs & (MIRROR_BUG_NO_CONFIRM | MIRROR_BUG_OLD_CONFIRM) ? 10000 : 3000);
     if (chance(3000))
         committed.policy.slow_us = 20000 + (uint32_t)rnd(100000);
     if (chance(3000))
