@@ -234,13 +234,20 @@ faults_of_wire() {
 }
 
 cuts_apply() {
-    local sw from to
+    local sw from to port every side
     sw=$(netns_of switch)
     {
         printf 'table bridge cut\ndelete table bridge cut\n'
         printf 'table bridge cut {\n  chain forward {\n    type filter hook forward priority 0; policy accept;\n'
         faults_of_wire | sort -u | while read -r from to; do
             printf '    iifname "%s" oifname "%s" drop\n' "$from" "$to"
+        done
+        cat "$DIR"/faults/flip-* 2>/dev/null | sort -u | while read -r from to port every; do
+            # A byte 60 after the TCP header's begin: beyond the header, and, in a TLS record, what its seal covers.
+            for side in sport dport; do
+                printf '    iifname "%s" oifname "%s" ip protocol tcp tcp %s %s ip length > 120 numgen random mod %s 0 @th,480,8 set 0x5a\n' \
+                    "$from" "$to" "$side" "$port" "$every"
+            done
         done
         printf '  }\n}\n'
     } | ip netns exec "$sw" nft -f - || die "the kernel refuses bridge filter rules (CONFIG_NF_TABLES_BRIDGE): no cuts here"
@@ -276,6 +283,7 @@ node_faults() {
         [ "$from" != "$node" ] || words+="${words:+, }cannot reach $to"
         [ "$to" != "$node" ] || words+="${words:+, }not reached by $from"
     done < <(faults_of_wire | sort -u)
+    [ -z "$(grep -lsE "^$node | $node " "$DIR"/faults/flip-*)" ] || words+="${words:+, }bits flip"
     [ ! -f "$DIR/faults/slow-$node" ] || words+="${words:+, }slow: $(tr '\n' ' ' <"$DIR/faults/slow-$node" | sed 's/ $//')"
     printf '%s' "$words"
 }
