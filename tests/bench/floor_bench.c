@@ -5,7 +5,8 @@
  * write: the owner sends 48+40 bytes and the data, from the caller's memory, to each other replica, and writes it itself; the
  * others write it and answer 48+16 bytes; done when all are. read: of the own store. copy (for resync): the owner reads a piece
  * of its store and sends it, the first other replica writes and answers.
- * Store: "ram" is one memcpy; otherwise a file, O_DIRECT where possible, RWF_DSYNC for writes.
+ * Store: "ram" is one memcpy; otherwise a file: on tmpfs pread and pwrite in place, elsewhere io_uring with O_DIRECT and, for
+ * writes, RWF_DSYNC: what the product's file backstore does.
  * Each program is one thread with one io_uring for sockets and file together: one system call a turn, whatever became ready
  * in a turn is sent by one sendmsg. Prints "floor STORE REPLICAS" and the meter's figures. */
 #include "tests/bench/bench_meter.h"
@@ -15,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <linux/magic.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -23,6 +25,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -72,6 +75,9 @@ static struct connection connections[PEERS_MAX];
 static unsigned connection_count;
 static struct slot slots[BENCH_DEPTH_MAX];
 static uint8_t *memory; /* store ram */
+static bool in_place;   /* ram or tmpfs: no ring for the store */
+static struct slot *deferred[BENCH_DEPTH_MAX]; /* in place, but the network is served first */
+static unsigned deferred_count;
 static int file = -1;
 static uint64_t size_bytes;
 static const struct bench_workload *workload;
@@ -121,14 +127,26 @@ static void gather(struct connection *c, const void *bytes, size_t size)
 
 static void disk_done(struct slot *slot);
 
+static void disk_in_place(struct slot *slot, bool write)
+{
+    struct frame *f = &slot->frame;
+    ssize_t result = f->bytes;
+    if (memory && write)
+        memcpy(memory + f->offset, slot->data, f->bytes);
+    else if (memory)
+        memcpy(slot->data, memory + f->offset, f->bytes);
+    else if (write)
+        result = pwrite(file, slot->data, f->bytes, (off_t)f->offset);
+    else
+        result = pread(file, slot->data, f->bytes, (off_t)f->offset);
+    bench_must(result == (ssize_t)f->bytes ? 0 : -EIO, "store");
+    disk_done(slot);
+}
+
 static void disk_start(struct slot *slot, bool write)
 {
-    if (memory) {
-        if (write)
-            memcpy(memory + slot->frame.offset, slot->data, slot->frame.bytes);
-        else
-            memcpy(slot->data, memory + slot->frame.offset, slot->frame.bytes);
-        disk_done(slot);
+    if (in_place) {
+        disk_in_place(slot, write);
         return;
     }
     struct io_uring_sqe *sqe = entry(TAG_DISK, slot);
@@ -158,7 +176,10 @@ static void owner_submit(struct slot *slot)
             gather(&connections[i], slot->data, slot->frame.bytes);
         }
     }
-    disk_start(slot, workload->write && !copying);
+    if (in_place && connection_count && workload->write && !copying)
+        deferred[deferred_count++] = slot;
+    else
+        disk_start(slot, workload->write && !copying);
 }
 
 static void owner_done(struct slot *slot)
@@ -300,6 +321,12 @@ static bool turn(void)
     while (waiting); /* what memcpy stores complete at once */
     for (unsigned i = 0; i < connection_count; i++)
         send_start(&connections[i]);
+    if (deferred_count) {
+        bench_must(io_uring_submit(&ring), "io_uring");
+        for (unsigned i = 0; i < deferred_count; i++)
+            disk_in_place(deferred[i], true); /* never the last to be done: no answer has been read yet */
+        deferred_count = 0;
+    }
     if (is_owner && !under_way)
         return true;
     int result = io_uring_submit_and_wait(&ring, 1);
@@ -330,6 +357,7 @@ static void store_open(const char *store, const char *folder, unsigned index)
     char path[512];
     if (!strcmp(store, "ram")) {
         memory = bench_buffer(size_bytes);
+        in_place = true;
         return;
     }
     (void)snprintf(path, sizeof(path), "%s/n%u", folder, index + 1);
@@ -339,6 +367,8 @@ static void store_open(const char *store, const char *folder, unsigned index)
     if (file < 0)
         file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     bench_must(file < 0 ? -errno : 0, path);
+    struct statfs system;
+    in_place = fstatfs(file, &system) == 0 && system.f_type == TMPFS_MAGIC;
     uint8_t *block = bench_buffer(BENCH_LARGEST_BYTES);
     for (uint64_t at = 0; at < size_bytes; at += BENCH_LARGEST_BYTES)
         bench_must(pwrite(file, block, BENCH_LARGEST_BYTES, (off_t)at) == BENCH_LARGEST_BYTES ? 0 : -EIO, "fill");

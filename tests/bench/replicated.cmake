@@ -9,3 +9,5 @@ endforeach()
 target_sources(replicated_bench_plain PRIVATE peer_plain.c) # instead of peer_tls.c of the library
 add_executable(floor_bench floor_bench.c)
 target_link_libraries(floor_bench PRIVATE director_bench PkgConfig::URING)
+add_executable(gluster_bench gluster_bench.c)
+target_link_libraries(gluster_bench PRIVATE director_bench ${CMAKE_DL_LIBS})
