@@ -35,10 +35,21 @@ static void link_down(struct peer *peer, int reason, const char *words, void *co
     mirror_device_link_down(c->device, peer_nodeid(peer));
 }
 
+static void payload_keep(void *payload)
+{
+    peer_buffer_ref(payload);
+}
+
+static void payload_release(void *payload)
+{
+    peer_buffer_unref(payload);
+}
+
 static void link_frame(struct peer *peer, const struct peer_header *header, struct peer_buffer *payload, void *context)
 {
     struct bench_cluster *c = context;
-    mirror_device_receive(c->device, peer_nodeid(peer), header, payload ? payload->data : (const uint8_t *)"");
+    mirror_device_receive(c->device, peer_nodeid(peer), header, payload ? payload->data : (const uint8_t *)"",
+                          payload ? &(struct mirror_payload_keeper){payload, payload_keep, payload_release} : NULL);
 }
 
 static void link_acked(struct peer *peer, uint64_t sent_us, void *context)
