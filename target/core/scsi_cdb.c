@@ -61,7 +61,7 @@ static const struct scsi_command commands[] = {
 #define PR_OUT(sa)                                                                                                      \
     {SERVICE(SCSI_PERSISTENT_RESERVE_OUT, sa), .cdb_bytes = 10, .flags = A,                                             \
      .usage = {0xff, sa, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x04}, .execute = scsi_persistent_reserve_out}
-    PR_OUT(0), PR_OUT(1), PR_OUT(2), PR_OUT(3), PR_OUT(4), PR_OUT(5), PR_OUT(6),
+    PR_OUT(0), PR_OUT(1), PR_OUT(2), PR_OUT(3), PR_OUT(4), PR_OUT(5), PR_OUT(6), PR_OUT(7),
     {SCSI_READ_16, .cdb_bytes = 16, .flags = R | M | RG, .usage = MAP16(0xf8), .execute = scsi_block_read},
     {SCSI_COMPARE_AND_WRITE, .cdb_bytes = 16, .flags = W | M | RG | AT,
      .usage = {0xff, 0xf8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0xff, 0x1f, 0x04},

@@ -1,5 +1,5 @@
-/* PERSISTENT RESERVE IN and OUT: SPC-4 r37 §6.15, §6.16, §5.13. In memory at the owner in this version (PTPL_C 0): the
- * table is exported and imported by scsi_reservations_encode()/decode(). */
+/* PERSISTENT RESERVE IN and OUT: SPC-4 r37 §6.15, §6.16, §5.13. OUT changes a copy of the table and proposes it: see
+ * struct scsi_proposal in scsi_unit.h (I14). */
 #include "target/core/scsi_unit.h"
 
 #include "director/base/bytes.h"
@@ -13,30 +13,13 @@ enum {
     OUT_PREEMPT = 4,
     OUT_PREEMPT_AND_ABORT = 5,
     OUT_REGISTER_AND_IGNORE = 6,
+    OUT_REGISTER_AND_MOVE = 7,
 };
-
-static bool is_all_registrants(uint8_t type)
-{
-    return type == SCSI_RESERVATION_WRITE_EXCLUSIVE_ALL || type == SCSI_RESERVATION_EXCLUSIVE_ACCESS_ALL;
-}
+enum { LIST_BYTES = 24, SPEC_I_PT = 0x08, ALL_TG_PT = 0x04, APTPL = 0x01, MOVE_UNREG = 0x02, MOVE_APTPL = 0x01 };
 
 static bool is_registrants_only(uint8_t type)
 {
     return type == SCSI_RESERVATION_WRITE_EXCLUSIVE_REGISTRANTS || type == SCSI_RESERVATION_EXCLUSIVE_ACCESS_REGISTRANTS;
-}
-
-static int find_registrant(const struct scsi_reservations *pr, const struct scsi_nexus_id *id)
-{
-    for (unsigned i = 0; i < pr->count; i++)
-        if (scsi_nexus_id_equal(&pr->registrants[i].id, id))
-            return (int)i;
-    return -1;
-}
-
-/* Does this registrant hold the reservation? §5.13.10: with the all registrants types everyone does. */
-static bool holds(const struct scsi_reservations *pr, unsigned index)
-{
-    return pr->type && (is_all_registrants(pr->type) || index == pr->holder);
 }
 
 /* ---- IN ---- */
@@ -59,7 +42,7 @@ static void read_reservation(struct scsi_task *task)
     put_be32(to, pr->generation);
     if (pr->type) {
         put_be32(to + 4, 16);
-        if (!is_all_registrants(pr->type)) /* §6.15.3.2: 0 for all registrants */
+        if (!scsi_reservation_of_all(pr->type)) /* §6.15.3.2: 0 for all registrants */
             put_be64(to + 8, pr->registrants[pr->holder].key);
         to[21] = pr->type; /* SCOPE 0: logical unit */
     }
@@ -69,21 +52,9 @@ static void read_reservation(struct scsi_task *task)
 /* §6.15.4 */
 static void report_capabilities(struct scsi_task *task)
 {
-    uint8_t to[8] = {0, 8, 0x10 /* CRH */, 0x80 /* TMV */, 0xea, 0x01};
+    uint8_t to[8] = {0, 8, 0x10 | 0x08 | 0x04 | 0x01 /* CRH, SIP_C, ATP_C, PTPL_C */, 0x80 /* TMV */, 0xea, 0x01};
+    to[3] |= task->unit->reservations.aptpl; /* PTPL_A */
     scsi_task_reply(task, to, sizeof(to), get_be16(task->cdb + 7));
-}
-
-/* iSCSI TransportID with ISID, SPC-4 §7.6.4.6: padded to a multiple of four, at least 24 */
-static uint32_t put_transport_id(const struct scsi_nexus_id *id, uint8_t *to)
-{
-    int text = snprintf((char *)to + 4, 256, "%s,i,0x%02x%02x%02x%02x%02x%02x", id->initiator, id->isid[0], id->isid[1],
-                        id->isid[2], id->isid[3], id->isid[4], id->isid[5]);
-    uint32_t length = MAX(((uint32_t)text + 1 + 3) & ~3u, 20u);
-    memset(to + 4 + text, 0, length - (uint32_t)text);
-    memset(to, 0, 4);
-    to[0] = 0x45; /* FORMAT CODE 01b, iSCSI */
-    put_be16(to + 2, (uint16_t)length);
-    return 4 + length;
 }
 
 static void read_full_status(struct scsi_task *task)
@@ -92,15 +63,15 @@ static void read_full_status(struct scsi_task *task)
     uint8_t *to = task->unit->shared->scratch;
     uint32_t at = 8;
     /* What the scratch cannot hold does not fit an allocation length either: both are 64 KiB. */
-    for (unsigned i = 0; i < pr->count && at + 24 + 300 <= SCSI_SCRATCH_BYTES; i++) {
+    for (unsigned i = 0; i < pr->count && at + 24 + SCSI_TRANSPORT_ID_MAX <= SCSI_SCRATCH_BYTES; i++) {
         memset(to + at, 0, 24);
         put_be64(to + at, pr->registrants[i].key);
-        if (holds(pr, i)) {
+        if (scsi_reservations_hold(pr, i)) {
             to[at + 12] = 1; /* R_HOLDER */
             to[at + 13] = pr->type;
         }
         put_be16(to + at + 18, pr->registrants[i].id.port);
-        uint32_t length = put_transport_id(&pr->registrants[i].id, to + at + 24);
+        uint32_t length = scsi_transport_id_put(&pr->registrants[i].id, to + at + 24);
         put_be32(to + at + 20, length);
         at += 24 + length;
     }
@@ -127,90 +98,131 @@ void scsi_persistent_reserve_in(struct scsi_task *task)
     }
 }
 
-/* ---- OUT ---- */
+/* ---- OUT ----
+ * Each service action works on a change and says how it ends; nothing but the change is touched. */
 
-/* Tell every session of a registrant. */
-static void attend(struct scsi_unit *unit, const struct scsi_nexus_id *id, uint32_t attention)
+struct change {
+    struct scsi_task *task;
+    struct scsi_proposal *proposal;
+    struct scsi_reservations *table;         /* the proposal's */
+    const uint8_t *list;                     /* parameter list */
+    uint32_t list_bytes;
+    uint64_t key, service_key;
+    uint8_t type;
+    uint32_t sense;                          /* what to say with OUTCOME_SENSE or OUTCOME_FIELD */
+    uint16_t field;                          /* of the parameter list, or of the CDB */
+    uint8_t bit;
+};
+
+enum outcome { OUTCOME_GOOD, OUTCOME_CONFLICT, OUTCOME_SENSE, OUTCOME_FIELD };
+
+static enum outcome bad_parameter(struct change *change, uint16_t byte)
 {
-    for (unsigned i = 0; i < SCSI_NEXUS_BUCKETS; i++)
-        list_foreach(node, &unit->nexuses[i])
-        {
-            struct scsi_nexus *nexus = list_entry(node, struct scsi_nexus, link);
-            if (scsi_nexus_id_equal(&nexus->id, id))
-                nexus->attentions |= attention;
-        }
+    change->sense = SCSI_SENSE_INVALID_PARAMETER;
+    change->field = byte;
+    change->bit = 0xff;
+    return OUTCOME_FIELD;
 }
 
-/* Tell all registrants but one index (or none: -1). */
-static void attend_registrants(struct scsi_unit *unit, int except, uint32_t attention)
+/* A registrant of the table in force hears of it when the change is. */
+static void note(struct change *change, const struct scsi_nexus_id *id, uint32_t effects)
 {
-    const struct scsi_reservations *pr = &unit->reservations;
-    for (unsigned i = 0; i < pr->count; i++)
+    int index = scsi_reservations_find(&change->task->unit->reservations, id);
+    if (index >= 0)
+        change->proposal->effects[index] |= effects;
+}
+
+/* All registrants but one index (or none: -1). */
+static void note_registrants(struct change *change, int except, uint32_t effects)
+{
+    for (unsigned i = 0; i < change->table->count; i++)
         if ((int)i != except)
-            attend(unit, &pr->registrants[i].id, attention);
+            note(change, &change->table->registrants[i].id, effects);
 }
 
-static int add_registrant(struct scsi_reservations *pr, const struct scsi_nexus_id *id, uint64_t key)
+static int own_index(const struct change *change)
 {
-    if (pr->count == pr->room) {
-        unsigned room = pr->room ? pr->room * 2 : 4;
-        struct scsi_registrant *more =
-            pr->count < SCSI_REGISTRANTS_MAX ? realloc(pr->registrants, room * sizeof(*more)) : NULL;
-        if (!more)
-            return -1;
-        pr->registrants = more;
-        pr->room = room;
-    }
-    pr->registrants[pr->count] = (struct scsi_registrant){.id = *id, .key = key};
-    return (int)pr->count++;
-}
-
-/* Drop a registrant; the reservation goes with its holder. Order is kept: the holder's index follows. */
-static void drop_registrant(struct scsi_reservations *pr, unsigned index)
-{
-    memmove(&pr->registrants[index], &pr->registrants[index + 1], (pr->count - index - 1) * sizeof(*pr->registrants));
-    pr->count--;
-    if (pr->type && !is_all_registrants(pr->type) && pr->holder == index)
-        pr->type = SCSI_RESERVATION_NONE;
-    else if (pr->holder > index)
-        pr->holder--;
-    if (pr->count == 0)
-        pr->type = SCSI_RESERVATION_NONE;
-    if (pr->type == SCSI_RESERVATION_NONE || pr->holder >= pr->count)
-        pr->holder = 0;
+    return scsi_reservations_find(change->table, &change->task->nexus->id);
 }
 
 /* §5.13.11.2.2: what a registrant leaves behind when it unregisters */
-static void unregister(struct scsi_unit *unit, unsigned index)
+static void unregister(struct change *change, unsigned index)
 {
-    struct scsi_reservations *pr = &unit->reservations;
-    uint8_t type = pr->type;
-    drop_registrant(pr, index);
-    if (type && !pr->type && is_registrants_only(type))
-        attend_registrants(unit, -1, SCSI_UA_RESERVATIONS_RELEASED);
+    struct scsi_reservations *table = change->table;
+    uint8_t type = table->type;
+    scsi_reservations_drop(table, index);
+    if (type && !table->type && is_registrants_only(type))
+        note_registrants(change, -1, SCSI_UA_RESERVATIONS_RELEASED);
+}
+
+/* Register one I_T nexus, or give it another key. */
+static bool put_key(struct change *change, const struct scsi_nexus_id *id)
+{
+    int index = scsi_reservations_find(change->table, id);
+    if (index >= 0)
+        change->table->registrants[index].key = change->service_key;
+    return index >= 0 || scsi_reservations_add(change->table, id, change->service_key) >= 0;
+}
+
+/* An initiator port at its nexus' target port, or at all of them (ALL_TG_PT, §6.16.3). */
+static bool put_keys(struct change *change, const struct scsi_nexus_id *id, bool all_ports)
+{
+    const struct scsi_shared *shared = change->task->unit->shared;
+    struct scsi_nexus_id at = *id;
+    bool good = put_key(change, id);
+    for (unsigned i = 0; good && all_ports && i < shared->port_count; i++) {
+        at.port = shared->ports[i].nodeid;
+        good = put_key(change, &at);
+    }
+    return good;
+}
+
+/* The list of TransportIDs of SPEC_I_PT: §6.16.3, table 209. */
+static enum outcome put_listed(struct change *change, bool all_ports)
+{
+    uint32_t at = LIST_BYTES + 4;
+    if (change->list_bytes < at || get_be32(change->list + LIST_BYTES) != change->list_bytes - at)
+        return bad_parameter(change, LIST_BYTES);
+    while (at < change->list_bytes) {
+        struct scsi_nexus_id id = change->task->nexus->id; /* the target port is that of this nexus */
+        int taken = scsi_transport_id_get(change->list + at, change->list_bytes - at, &id);
+        if (taken < 0)
+            return bad_parameter(change, (uint16_t)at);
+        int index = scsi_reservations_find(change->table, &id);
+        if (index >= 0 && index != own_index(change)) { /* §5.13.7.3: nothing is registered then */
+            return OUTCOME_CONFLICT;
+        }
+        if (!put_keys(change, &id, all_ports)) {
+            change->sense = SCSI_SENSE_REGISTRATION_RESOURCES;
+            return OUTCOME_SENSE;
+        }
+        at += (uint32_t)taken;
+    }
+    return OUTCOME_GOOD;
 }
 
 /* §5.13.7, table 68: REGISTER and REGISTER AND IGNORE EXISTING KEY */
-static void out_register(struct scsi_task *task, uint64_t key, uint64_t service_key, bool ignore)
+static enum outcome out_register(struct change *change, bool ignore)
 {
-    struct scsi_unit *unit = task->unit;
-    struct scsi_reservations *pr = &unit->reservations;
-    int index = find_registrant(pr, &task->nexus->id);
-
-    if (!ignore && (index < 0 ? key != 0 : key != pr->registrants[index].key)) {
-        scsi_task_status(task, SCSI_RESERVATION_CONFLICT);
-        return;
+    struct scsi_reservations *table = change->table;
+    int index = own_index(change);
+    uint8_t flags = change->list[20];
+    if (!ignore && (index < 0 ? change->key != 0 : change->key != table->registrants[index].key))
+        return OUTCOME_CONFLICT;
+    if (flags & SPEC_I_PT && (ignore || index >= 0)) /* §6.16.3: only with a first REGISTER */
+        return bad_parameter(change, 20);
+    table->generation++;
+    table->aptpl = flags & APTPL;
+    if (!change->service_key) {
+        if (index >= 0)
+            unregister(change, (unsigned)index);
+        return OUTCOME_GOOD;
     }
-    if (index < 0 && service_key && add_registrant(pr, &task->nexus->id, service_key) < 0) {
-        scsi_task_sense(task, SCSI_SENSE_REGISTRATION_RESOURCES);
-        return;
+    if (!put_keys(change, &change->task->nexus->id, flags & ALL_TG_PT)) {
+        change->sense = SCSI_SENSE_REGISTRATION_RESOURCES;
+        return OUTCOME_SENSE;
     }
-    if (index >= 0 && service_key)
-        pr->registrants[index].key = service_key;
-    else if (index >= 0)
-        unregister(unit, (unsigned)index);
-    pr->generation++;
-    scsi_task_good(task);
+    return flags & SPEC_I_PT ? put_listed(change, flags & ALL_TG_PT) : OUTCOME_GOOD;
 }
 
 static bool type_is_valid(uint8_t type)
@@ -219,126 +231,157 @@ static bool type_is_valid(uint8_t type)
 }
 
 /* §5.13.9 */
-static void out_reserve(struct scsi_task *task, unsigned index, uint8_t type)
+static enum outcome out_reserve(struct change *change, unsigned index)
 {
-    struct scsi_reservations *pr = &task->unit->reservations;
-    if (pr->type && (!holds(pr, index) || pr->type != type)) {
-        scsi_task_status(task, SCSI_RESERVATION_CONFLICT);
-        return;
-    }
-    if (!pr->type) {
-        pr->type = type;
-        pr->holder = index;
-    }
-    scsi_task_good(task);
+    struct scsi_reservations *table = change->table;
+    if (table->type)
+        return scsi_reservations_hold(table, index) && table->type == change->type ? OUTCOME_GOOD : OUTCOME_CONFLICT;
+    table->type = change->type;
+    table->holder = index;
+    return OUTCOME_GOOD;
 }
 
 /* §5.13.11.2.1 */
-static void out_release(struct scsi_task *task, unsigned index, uint8_t type)
+static enum outcome out_release(struct change *change, unsigned index)
 {
-    struct scsi_reservations *pr = &task->unit->reservations;
-    if (!pr->type || !holds(pr, index)) {
-        scsi_task_good(task);
-        return;
+    struct scsi_reservations *table = change->table;
+    if (!table->type || !scsi_reservations_hold(table, index))
+        return OUTCOME_GOOD;
+    if (table->type != change->type) {
+        change->sense = SCSI_SENSE_INVALID_RELEASE;
+        return OUTCOME_SENSE;
     }
-    if (pr->type != type) {
-        scsi_task_sense(task, SCSI_SENSE_INVALID_RELEASE);
-        return;
-    }
-    pr->type = SCSI_RESERVATION_NONE;
-    pr->holder = 0;
-    if (is_registrants_only(type) || is_all_registrants(type))
-        attend_registrants(task->unit, (int)index, SCSI_UA_RESERVATIONS_RELEASED);
-    scsi_task_good(task);
+    if (is_registrants_only(table->type) || scsi_reservation_of_all(table->type))
+        note_registrants(change, (int)index, SCSI_UA_RESERVATIONS_RELEASED);
+    table->type = SCSI_RESERVATION_NONE;
+    table->holder = 0;
+    return OUTCOME_GOOD;
 }
 
 /* §5.13.11.2.8 */
-static void out_clear(struct scsi_task *task, unsigned index)
+static enum outcome out_clear(struct change *change, unsigned index)
 {
-    struct scsi_reservations *pr = &task->unit->reservations;
-    attend_registrants(task->unit, (int)index, SCSI_UA_RESERVATIONS_PREEMPTED);
-    pr->count = 0;
-    pr->type = SCSI_RESERVATION_NONE;
-    pr->holder = 0;
-    pr->generation++;
-    scsi_task_good(task);
-}
-
-/* §5.13.11.2.7: the commands of a preempted nexus are aborted */
-static void abort_tasks_of(struct scsi_unit *unit, const struct scsi_nexus_id *id)
-{
-    for (unsigned i = 0; i < SCSI_NEXUS_BUCKETS; i++)
-        list_foreach_safe(node, after, &unit->nexuses[i])
-        {
-            struct scsi_nexus *nexus = list_entry(node, struct scsi_nexus, link);
-            if (scsi_nexus_id_equal(&nexus->id, id))
-                scsi_unit_abort_nexus(unit, nexus);
-        }
+    struct scsi_reservations *table = change->table;
+    note_registrants(change, (int)index, SCSI_UA_RESERVATIONS_PREEMPTED);
+    table->count = 0;
+    table->type = SCSI_RESERVATION_NONE;
+    table->holder = 0;
+    table->generation++;
+    return OUTCOME_GOOD;
 }
 
 /* §5.13.11.2.4, figure 9: PREEMPT and PREEMPT AND ABORT */
-static void out_preempt(struct scsi_task *task, uint64_t service_key, uint8_t type, bool abort_tasks)
+static enum outcome out_preempt(struct change *change, bool abort_tasks)
 {
-    struct scsi_unit *unit = task->unit;
-    struct scsi_reservations *pr = &unit->reservations;
-    const struct scsi_nexus_id *self = &task->nexus->id;
-    bool all = is_all_registrants(pr->type);
-    bool take = pr->type && (all ? service_key == 0 : pr->registrants[pr->holder].key == service_key);
-    uint8_t old_type = pr->type;
+    struct scsi_reservations *table = change->table;
+    const struct scsi_nexus_id *self = &change->task->nexus->id;
+    bool all = scsi_reservation_of_all(table->type);
+    bool take = table->type && (all ? change->service_key == 0 : table->registrants[table->holder].key == change->service_key);
+    uint8_t old_type = table->type;
     unsigned removed = 0;
 
-    if (service_key == 0 && !take) { /* §5.13.11.2.4: zero is for all registrants reservations only */
-        scsi_task_sense_field(task, SCSI_SENSE_INVALID_PARAMETER, 8, 0xff);
-        return;
+    if (change->service_key == 0 && !take) /* §5.13.11.2.4: zero is for all registrants reservations only */
+        return bad_parameter(change, 8);
+    if (take && !type_is_valid(change->type)) {
+        change->sense = SCSI_SENSE_INVALID_FIELD_IN_CDB;
+        change->field = 2;
+        change->bit = 3;
+        return OUTCOME_FIELD;
     }
-    if (take && !type_is_valid(type)) {
-        scsi_task_sense_field(task, SCSI_SENSE_INVALID_FIELD_IN_CDB, 2, 3);
-        return;
-    }
-    for (unsigned i = pr->count; i-- > 0;) {
-        struct scsi_nexus_id id = pr->registrants[i].id;
+    for (unsigned i = table->count; i-- > 0;) {
+        struct scsi_nexus_id id = table->registrants[i].id;
         if (scsi_nexus_id_equal(&id, self)) {
-            removed += pr->registrants[i].key == service_key; /* itself stays registered */
+            removed += table->registrants[i].key == change->service_key; /* itself stays registered */
             continue;
         }
-        if (service_key != 0 && pr->registrants[i].key != service_key)
+        if (change->service_key != 0 && table->registrants[i].key != change->service_key)
             continue;
-        if (abort_tasks)
-            abort_tasks_of(unit, &id);
-        attend(unit, &id, SCSI_UA_REGISTRATIONS_PREEMPTED);
-        drop_registrant(pr, i);
+        note(change, &id, SCSI_UA_REGISTRATIONS_PREEMPTED | (abort_tasks ? SCSI_EFFECT_ABORT : 0));
+        scsi_reservations_drop(table, i);
         removed++;
     }
-    if (service_key != 0 && !removed) {
-        scsi_task_status(task, SCSI_RESERVATION_CONFLICT);
-        return;
-    }
+    if (change->service_key != 0 && !removed)
+        return OUTCOME_CONFLICT;
     if (take) {
-        int index = find_registrant(pr, self);
+        int index = own_index(change);
         ASSERT(index >= 0);
-        pr->type = type;
-        pr->holder = (unsigned)index;
-        if (old_type != type && (is_registrants_only(old_type) || is_all_registrants(old_type)))
-            attend_registrants(unit, index, SCSI_UA_RESERVATIONS_RELEASED); /* §5.13.11.2.4 d) */
+        table->type = change->type;
+        table->holder = (unsigned)index;
+        if (old_type != change->type && (is_registrants_only(old_type) || scsi_reservation_of_all(old_type)))
+            note_registrants(change, index, SCSI_UA_RESERVATIONS_RELEASED); /* §5.13.11.2.4 d) */
     }
-    pr->generation++;
-    scsi_task_good(task);
+    table->generation++;
+    return OUTCOME_GOOD;
 }
 
-/* Checks that come before a service action. The list is 24 bytes: §6.16.3 */
+/* §5.13.8, §6.16.4: the holder hands registration and reservation to another nexus */
+static enum outcome out_register_and_move(struct change *change, unsigned index)
+{
+    struct scsi_reservations *table = change->table;
+    const struct scsi_shared *shared = change->task->unit->shared;
+    struct scsi_nexus_id to = change->task->nexus->id;
+    bool port_exists = false;
+    if (!table->type || scsi_reservation_of_all(table->type) || table->holder != index)
+        return OUTCOME_CONFLICT;
+    if (change->service_key == 0)
+        return bad_parameter(change, 8);
+    to.port = get_be16(change->list + 18);
+    for (unsigned i = 0; i < shared->port_count; i++)
+        port_exists |= shared->ports[i].nodeid == to.port;
+    if (!port_exists && to.port != shared->nodeid)
+        return bad_parameter(change, 18);
+    if (get_be32(change->list + 20) != change->list_bytes - LIST_BYTES)
+        return bad_parameter(change, 20);
+    int taken = scsi_transport_id_get(change->list + LIST_BYTES, change->list_bytes - LIST_BYTES, &to);
+    if (taken < 0 || (uint32_t)taken != change->list_bytes - LIST_BYTES || scsi_nexus_id_equal(&to, &change->task->nexus->id))
+        return bad_parameter(change, LIST_BYTES);
+    if (!put_key(change, &to)) {
+        change->sense = SCSI_SENSE_REGISTRATION_RESOURCES;
+        return OUTCOME_SENSE;
+    }
+    table->holder = (unsigned)scsi_reservations_find(table, &to);
+    table->generation++;
+    table->aptpl = change->list[17] & MOVE_APTPL;
+    if (change->list[17] & MOVE_UNREG)
+        scsi_reservations_drop(table, index);
+    return OUTCOME_GOOD;
+}
+
+static enum outcome out_run(struct change *change, uint8_t action)
+{
+    if (action == OUT_REGISTER || action == OUT_REGISTER_AND_IGNORE)
+        return out_register(change, action == OUT_REGISTER_AND_IGNORE);
+    int index = own_index(change);
+    if (index < 0 || change->table->registrants[index].key != change->key) /* §5.13.4 */
+        return OUTCOME_CONFLICT;
+    switch (action) {
+    case OUT_RESERVE:
+        return out_reserve(change, (unsigned)index);
+    case OUT_RELEASE:
+        return out_release(change, (unsigned)index);
+    case OUT_CLEAR:
+        return out_clear(change, (unsigned)index);
+    case OUT_REGISTER_AND_MOVE:
+        return out_register_and_move(change, (unsigned)index);
+    default:
+        return out_preempt(change, action == OUT_PREEMPT_AND_ABORT);
+    }
+}
+
+/* Checks that come before a service action. §6.16.3: 24 bytes, more only for TransportIDs. */
 static bool out_check(struct scsi_task *task, uint8_t action)
 {
     const uint8_t *list = task->buffer ? task->buffer->data : NULL;
+    uint32_t bytes = get_be32(task->cdb + 5);
     uint8_t type = task->cdb[2] & 0x0f;
-    if (get_be32(task->cdb + 5) != 24 || task->data_out_bytes < 24) {
+    bool registers = action == OUT_REGISTER || action == OUT_REGISTER_AND_IGNORE;
+    bool longer = bytes > LIST_BYTES && task->data_out_bytes >= LIST_BYTES &&
+                  (action == OUT_REGISTER_AND_MOVE || (registers && list[20] & SPEC_I_PT));
+    if (bytes < LIST_BYTES || (bytes > LIST_BYTES && !longer) || task->data_out_bytes < bytes) {
         scsi_task_sense(task, SCSI_SENSE_PARAMETER_LIST_LENGTH);
         return false;
     }
-    task->transfer_bytes = 24;
-    if (list[20] & 0x0d && (action == OUT_REGISTER || action == OUT_REGISTER_AND_IGNORE)) {
-        scsi_task_sense_field(task, SCSI_SENSE_INVALID_PARAMETER, 20, 0xff); /* SPEC_I_PT, ALL_TG_PT, APTPL: not offered */
-        return false;
-    }
+    task->transfer_bytes = bytes;
     if ((action == OUT_RESERVE || action == OUT_RELEASE) && (task->cdb[2] >> 4 || !type_is_valid(type))) {
         scsi_task_sense_field(task, SCSI_SENSE_INVALID_FIELD_IN_CDB, 2, task->cdb[2] >> 4 ? 7 : 3);
         return false;
@@ -349,37 +392,38 @@ static bool out_check(struct scsi_task *task, uint8_t action)
 void scsi_persistent_reserve_out(struct scsi_task *task)
 {
     struct scsi_unit *unit = task->unit;
-    uint8_t action = task->cdb[1] & 0x1f, type = task->cdb[2] & 0x0f;
+    uint8_t action = task->cdb[1] & 0x1f;
 
-    if (unit->reserved_by) { /* SPC-2 and persistent reservations exclude each other: SPC-2 §5.5.1 */
+    if (unit->reservations.reserved_session) { /* SPC-2 and persistent reservations exclude each other: SPC-2 §5.5.1 */
         scsi_task_status(task, SCSI_RESERVATION_CONFLICT);
         return;
     }
     if (!out_check(task, action))
         return;
-    const uint8_t *list = task->buffer->data;
-    uint64_t key = get_be64(list), service_key = get_be64(list + 8);
-    if (action == OUT_REGISTER || action == OUT_REGISTER_AND_IGNORE) {
-        out_register(task, key, service_key, action == OUT_REGISTER_AND_IGNORE);
+    struct change change = {
+        .task = task,
+        .proposal = scsi_proposal_new(unit),
+        .list = task->buffer->data,
+        .list_bytes = task->transfer_bytes,
+        .key = get_be64(task->buffer->data),
+        .service_key = get_be64(task->buffer->data + 8),
+        .type = task->cdb[2] & 0x0f,
+    };
+    if (!change.proposal) {
+        scsi_task_status(task, SCSI_BUSY);
         return;
     }
-    int index = find_registrant(&unit->reservations, &task->nexus->id);
-    if (index < 0 || unit->reservations.registrants[index].key != key) { /* §5.13.4 */
+    change.table = &change.proposal->table;
+    enum outcome outcome = out_run(&change, action);
+    if (outcome == OUTCOME_GOOD) {
+        scsi_proposal_submit(unit, change.proposal, task);
+        return;
+    }
+    scsi_proposal_free(change.proposal);
+    if (outcome == OUTCOME_CONFLICT)
         scsi_task_status(task, SCSI_RESERVATION_CONFLICT);
-        return;
-    }
-    switch (action) {
-    case OUT_RESERVE:
-        out_reserve(task, (unsigned)index, type);
-        return;
-    case OUT_RELEASE:
-        out_release(task, (unsigned)index, type);
-        return;
-    case OUT_CLEAR:
-        out_clear(task, (unsigned)index);
-        return;
-    default:
-        out_preempt(task, service_key, type, action == OUT_PREEMPT_AND_ABORT);
-        return;
-    }
+    else if (outcome == OUTCOME_SENSE)
+        scsi_task_sense(task, change.sense);
+    else
+        scsi_task_sense_field(task, change.sense, change.field, change.bit);
 }

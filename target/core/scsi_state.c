@@ -68,27 +68,37 @@ void scsi_prevent_allow(struct scsi_task *task)
 }
 
 /* SPC-2 §7.21, §7.24. A persistent registration of anyone makes RESERVE a conflict unless CRH rules say otherwise
- * (SPC-4 §5.13.3): a registrant's own is GOOD and without effect. */
+ * (SPC-4 §5.13.3): a registrant's own is GOOD and without effect. The session that reserved is committed like any reservation. */
 void scsi_reserve_release(struct scsi_task *task)
 {
     struct scsi_unit *unit = task->unit;
+    const struct scsi_reservations *now = &unit->reservations;
     bool reserve = task->cdb[0] == SCSI_RESERVE_6 || task->cdb[0] == SCSI_RESERVE_10;
     if (task->cdb[1] & 0x1f) { /* third party and extents are obsolete */
         scsi_task_sense_field(task, SCSI_SENSE_INVALID_FIELD_IN_CDB, 1, 4);
         return;
     }
-    if (unit->reservations.count) {
-        bool registered = false;
-        for (unsigned i = 0; i < unit->reservations.count; i++)
-            registered |= scsi_nexus_id_equal(&unit->reservations.registrants[i].id, &task->nexus->id);
+    if (now->count) {
+        bool registered = scsi_reservations_find(now, &task->nexus->id) >= 0;
         scsi_task_status(task, registered ? SCSI_GOOD : SCSI_RESERVATION_CONFLICT);
         return;
     }
-    if (reserve)
-        unit->reserved_by = task->nexus;
-    else if (unit->reserved_by == task->nexus)
-        unit->reserved_by = NULL;
-    scsi_task_good(task);
+    bool mine = now->reserved_session == task->nexus->session;
+    if (mine ? reserve : !reserve) { /* reserved already; or another's, whom a release does not touch */
+        scsi_task_good(task);
+        return;
+    }
+    if (now->reserved_session && !mine) { /* while this command waited */
+        scsi_task_status(task, SCSI_RESERVATION_CONFLICT);
+        return;
+    }
+    struct scsi_proposal *proposal = scsi_proposal_new(unit);
+    if (!proposal) {
+        scsi_task_status(task, SCSI_BUSY);
+        return;
+    }
+    proposal->table.reserved_session = reserve ? task->nexus->session : 0;
+    scsi_proposal_submit(unit, proposal, task);
 }
 
 /* SBC-3 §5.15 */

@@ -45,7 +45,7 @@ struct scsi_task {
     void (*step)(struct scsi_task *task);                /* what the completion of block continues with */
     uint32_t chunk_bytes, index;
     uint8_t phase;
-    bool writes, atomic, blocked, submitted, marked_aborted, abort_reported;
+    bool writes, atomic, reserves, blocked, submitted, marked_aborted, abort_reported;
 };
 
 #endif

@@ -14,8 +14,6 @@ void scsi_unit_init(struct scsi_unit *unit, struct scsi_shared *shared, const st
 
 static void nexus_free(struct scsi_unit *unit, struct scsi_nexus *nexus)
 {
-    if (unit->reserved_by == nexus)
-        unit->reserved_by = NULL;
     list_remove(&nexus->link);
     unit->nexus_count--;
     free(nexus);
@@ -27,6 +25,7 @@ void scsi_unit_done(struct scsi_unit *unit)
     for (unsigned i = 0; i < SCSI_NEXUS_BUCKETS; i++)
         list_foreach_safe(node, after, &unit->nexuses[i])
             nexus_free(unit, list_entry(node, struct scsi_nexus, link));
+    scsi_proposal_free(unit->proposal);
     scsi_reservations_done(&unit->reservations);
 }
 
@@ -80,20 +79,31 @@ void scsi_unit_attention(struct scsi_unit *unit, uint32_t attentions, const stru
 
 /* ---- ends of a task ---- */
 
+static bool management_waits(const struct scsi_unit *unit, const struct scsi_management *management)
+{
+    bool waits = management->resets && unit->release;
+    list_foreach(node, &unit->tasks)
+    {
+        const struct scsi_task *task = list_entry(node, struct scsi_task, link);
+        waits |= task->marked_aborted && task->sequence < management->sequence;
+    }
+    return waits;
+}
+
 static void managements_check(struct scsi_unit *unit)
 {
-    list_foreach_safe(node, after, &unit->managements)
-    {
-        struct scsi_management *management = list_entry(node, struct scsi_management, link);
-        bool waits = false;
-        list_foreach(t, &unit->tasks)
+    bool again = true;
+    while (again) { /* its end may end others: look again from the start */
+        again = false;
+        list_foreach(node, &unit->managements)
         {
-            struct scsi_task *task = list_entry(t, struct scsi_task, link);
-            waits |= task->marked_aborted && task->sequence < management->sequence;
-        }
-        if (!waits) { /* U4 */
+            struct scsi_management *management = list_entry(node, struct scsi_management, link);
+            if (management_waits(unit, management))
+                continue;
             list_remove(&management->link);
-            management->done(management);
+            management->done(management); /* U4 */
+            again = true;
+            break;
         }
     }
 }
@@ -103,9 +113,11 @@ static bool overlaps(const struct scsi_task *a, const struct scsi_task *b)
     return a->offset_bytes < b->offset_bytes + b->length_bytes && b->offset_bytes < a->offset_bytes + a->length_bytes;
 }
 
-/* U3: must this task wait for one that runs, or for one that waits since before it? */
+/* U3: must this task wait for one that runs, or for one that waits since before it? One change of reservations at a time. */
 static bool must_wait(const struct scsi_unit *unit, const struct scsi_task *task)
 {
+    if (task->reserves)
+        return unit->proposal != NULL;
     list_foreach(node, &unit->tasks)
     {
         const struct scsi_task *other = list_entry(node, struct scsi_task, link);
@@ -139,6 +151,12 @@ static void blocked_check(struct scsi_unit *unit)
             break; /* the step may have changed the list */
         }
     }
+}
+
+void scsi_unit_continue(struct scsi_unit *unit)
+{
+    managements_check(unit);
+    blocked_check(unit);
 }
 
 static void finish(struct scsi_task *task)
@@ -222,7 +240,7 @@ void scsi_task_reply(struct scsi_task *task, const uint8_t *data, uint32_t lengt
 static bool reserved_by_other(const struct scsi_task *task, const struct scsi_command *command)
 {
     const struct scsi_unit *unit = task->unit;
-    if (!unit->reserved_by || unit->reserved_by == task->nexus)
+    if (!unit->reservations.reserved_session || unit->reservations.reserved_session == task->nexus->session)
         return false;
     switch (command->opcode) {
     case SCSI_INQUIRY:
@@ -318,7 +336,7 @@ void scsi_unit_execute(struct scsi_unit *unit, struct scsi_nexus *nexus, struct 
     task->scratch = NULL;
     task->sequence = ++unit->sequence;
     task->offset_bytes = task->length_bytes = task->position_bytes = 0;
-    task->writes = task->atomic = task->blocked = task->submitted = task->marked_aborted = task->abort_reported = false;
+    task->writes = task->atomic = task->reserves = task->blocked = task->submitted = task->marked_aborted = task->abort_reported = false;
     task->phase = 0;
     list_append(&unit->tasks, &task->link); /* U2 */
     unit->stats.executed++;
@@ -351,16 +369,30 @@ void scsi_unit_execute(struct scsi_unit *unit, struct scsi_nexus *nexus, struct 
             return;
         }
     }
+    task->reserves = command->execute == scsi_persistent_reserve_out || command->execute == scsi_reserve_release;
+    if (task->reserves && must_wait(unit, task)) {
+        list_remove(&task->link);
+        list_append(&unit->blocked, &task->link);
+        task->blocked = true;
+        task->step = command->execute;
+        return;
+    }
     command->execute(task);
 }
 
 /* ---- task management ---- */
 
-/* Abort one task. Those in the block layer end when it lets go of them; the others end here. */
+/* Abort one task. Those in the block layer end when it lets go of them; the others end here. One whose reservation is being
+ * committed ends here too: whether that happened the initiator must ask, as after any abort. */
 static void abort_one(struct scsi_task *task, bool report)
 {
     task->marked_aborted = true;
     task->abort_reported = report;
+    if (task->unit->proposal && task->unit->proposal->task == task) {
+        task->unit->proposal->task = NULL;
+        finish(task);
+        return;
+    }
     if (!task->submitted) {
         ASSERT(task->blocked);
         task->blocked = false;
@@ -409,13 +441,13 @@ static unsigned abort_list(struct list *tasks, const struct scsi_nexus *nexus,
 /* SAM-5 §6.3.3, §7.7: what a logical unit reset does besides ending the tasks. */
 static void reset_state(struct scsi_unit *unit)
 {
-    unit->reserved_by = NULL;
     unit->descriptor_sense = false;
     unit->software_write_protect = false;
     for (unsigned i = 0; i < SCSI_NEXUS_BUCKETS; i++)
         list_foreach(node, &unit->nexuses[i])
             list_entry(node, struct scsi_nexus, link)->prevents = false;
     scsi_unit_attention(unit, SCSI_UA_LUN_RESET, NULL);
+    scsi_unit_release(unit);
 }
 
 void scsi_unit_manage(struct scsi_unit *unit, struct scsi_nexus *nexus, struct scsi_management *management)
@@ -440,9 +472,10 @@ void scsi_unit_manage(struct scsi_unit *unit, struct scsi_nexus *nexus, struct s
     count += abort_list(&unit->tasks, nexus, management);
     if (management->function == SCSI_ABORT_TASK && !count)
         management->response = SCSI_FUNCTION_NO_TASK;
-    if (management->function >= SCSI_LUN_RESET)
-        reset_state(unit);
+    management->resets = management->function >= SCSI_LUN_RESET;
     list_append(&unit->managements, &management->link);
+    if (management->resets)
+        reset_state(unit);
     managements_check(unit);
 }
 
@@ -470,6 +503,8 @@ void scsi_unit_nexus_loss(struct scsi_unit *unit, uint64_t session)
     struct scsi_nexus *nexus = nexus_find(unit, session);
     if (nexus)
         lose(unit, nexus);
+    if (unit->reservations.reserved_session == session) /* also when it came here with an earlier owner */
+        scsi_unit_release(unit);
 }
 
 void scsi_unit_node_loss(struct scsi_unit *unit, uint16_t nodeid)
@@ -481,4 +516,6 @@ void scsi_unit_node_loss(struct scsi_unit *unit, uint16_t nodeid)
             if (nexus->session >> 48 == nodeid)
                 lose(unit, nexus);
         }
+    if (unit->reservations.reserved_session >> 48 == nodeid)
+        scsi_unit_release(unit);
 }

@@ -29,6 +29,10 @@ struct scsi_shared {
     struct target_port ports[TARGET_PORTS_MAX];
     unsigned port_count;
     uint8_t scratch[SCSI_SCRATCH_BYTES]; /* for parameter data under construction, within one call */
+    /* Commit a unit's reservations; scsi_unit_set_reservations() tells the outcome, later. Asked again every second until then.
+     * bytes are read during the call. NULL: there is no cluster, changes are in force at once. */
+    void (*commit)(void *context, struct scsi_unit *unit, const uint8_t *bytes, uint32_t size);
+    void *commit_context;
 };
 
 /* A session as the device server knows it. Freed at nexus loss. */
@@ -66,6 +70,27 @@ struct scsi_management {
     uint8_t response;   /* enum scsi_function_response */
     struct list link;   /* the unit's, until done */
     uint64_t sequence;
+    bool resets;        /* waits for the end of a RESERVE too */
+};
+
+#define SCSI_EFFECT_ABORT (1u << 31) /* its commands are aborted; the other bits are unit attentions */
+
+/* A change of the reservations (I14): the table as it will be, and what happens to registrants when it is in force. At most
+ * one is under way in a unit; commands that would make another are blocked meanwhile.
+ *
+ *     scsi_proposal_new -> change its table, note effects -> scsi_proposal_submit -> shared->commit -> ...
+ *     ... -> scsi_unit_set_reservations() with the same bytes -> effects -> the command is answered.
+ * When another table comes, or the unit loses its owner, the outcome is unknown and the command ends ABORTED COMMAND. */
+struct scsi_proposal {
+    struct scsi_unit *unit;
+    struct scsi_reservations table;
+    uint32_t effects[SCSI_REGISTRANTS_MAX]; /* by index in the table that it replaces */
+    struct scsi_task *task;                 /* that is answered with it; NULL: none (any more) */
+    uint8_t *bytes;                         /* the table, encoded */
+    uint32_t size;
+    bool in_force;                          /* waits for aborted commands only */
+    struct scsi_management wait;
+    uint64_t asked_ms;                      /* the target's: when it was asked for last */
 };
 
 struct scsi_unit {
@@ -79,8 +104,10 @@ struct scsi_unit {
     struct list tasks, blocked, managements;
     unsigned atomics; /* atomic tasks in tasks or blocked */
     uint64_t sequence;
-    struct scsi_reservations reservations;
-    struct scsi_nexus *reserved_by; /* RESERVE (6)/(10) */
+    struct scsi_reservations reservations; /* in force: committed */
+    uint64_t reservations_version;         /* of the cluster's */
+    struct scsi_proposal *proposal;        /* under way */
+    bool release;                          /* the session that holds the unit by RESERVE is gone, or a reset ended it */
     bool descriptor_sense, software_write_protect; /* control mode page */
     bool ejected;
     struct target_lu_stats stats;
@@ -106,6 +133,23 @@ void scsi_unit_attention(struct scsi_unit *unit, uint32_t attentions, const stru
 void scsi_unit_execute(struct scsi_unit *unit, struct scsi_nexus *nexus, struct scsi_task *task);
 /* Run a task management function of a nexus. */
 void scsi_unit_manage(struct scsi_unit *unit, struct scsi_nexus *nexus, struct scsi_management *management);
+
+/* Reservations: scsi_proposal.c. */
+struct scsi_proposal *scsi_proposal_new(const struct scsi_unit *unit); /* NULL: no memory */
+void scsi_proposal_free(struct scsi_proposal *proposal);
+/* Takes the proposal, answers the task (may be NULL) when it is in force. None may be under way. */
+void scsi_proposal_submit(struct scsi_unit *unit, struct scsi_proposal *proposal, struct scsi_task *task);
+/* The cluster has committed this table under this version, also as outcome of our own proposal; size 0 is the empty table.
+ * On every node. 0, -EPROTO or -ENOMEM (nothing changes). */
+MUST_CHECK int scsi_unit_set_reservations(struct scsi_unit *unit, uint64_t version, const uint8_t *bytes, uint32_t size);
+/* This node is the owner no longer, or not in this epoch: what was proposed ends with unknown outcome. */
+void scsi_unit_proposals_fail(struct scsi_unit *unit);
+/* End a RESERVE: its session is gone, or a reset says so. */
+void scsi_unit_release(struct scsi_unit *unit);
+/* Do it now, if it is due and nothing else is under way. */
+void scsi_unit_release_due(struct scsi_unit *unit);
+/* Something that blocked tasks or management functions wait for may be over. */
+void scsi_unit_continue(struct scsi_unit *unit);
 
 /* For handlers, in scsi_*.c: each ends the task. */
 void scsi_task_good(struct scsi_task *task);

@@ -94,6 +94,36 @@ static void attend_sessions(struct target *target, const struct target_lu *lu, u
     }
 }
 
+static void loss_sent(void *argument)
+{
+    (void)argument;
+}
+
+static void say_nexus_loss(struct target *target, const struct target_lu *lu, uint64_t session)
+{
+    struct peer_header header = {.type = FORWARD_NEXUS_LOSS, .object = lu->unit.identity.volume_id, .epoch = lu->epoch,
+                                 .argument = session};
+    (void)target_send(target, lu->owner, &header, NULL, 0, loss_sent, NULL);
+}
+
+/* A RESERVE does not outlive its session, also when that ended while nobody owned the unit: the node that had it says so, and
+ * the owner sees for itself when that node is not there any more. */
+static void reserved_check(struct target *target, struct target_lu *lu)
+{
+    uint64_t id = lu->unit.reservations.reserved_session;
+    bool gone = id >> 48 == target->shared.nodeid;
+    if (!id || lu->state == TARGET_LU_TRANSITION || (lu->state == TARGET_LU_ACTIVE && lu->unit.release))
+        return;
+    list_foreach(node, &target->sessions)
+        gone &= list_entry(node, struct target_session, link)->id != id;
+    for (unsigned i = 0; lu->state == TARGET_LU_ACTIVE && i < target->shared.port_count; i++)
+        gone |= target->shared.ports[i].nodeid == id >> 48 && !target->shared.ports[i].alive;
+    if (gone && lu->state == TARGET_LU_ACTIVE)
+        scsi_unit_nexus_loss(&lu->unit, id);
+    else if (gone)
+        say_nexus_loss(target, lu, id);
+}
+
 int target_set_ports(struct target *target, const struct target_port *ports, unsigned count)
 {
     struct scsi_shared *shared = &target->shared;
@@ -112,6 +142,9 @@ int target_set_ports(struct target *target, const struct target_port *ports, uns
         memcpy(shared->ports, ports, count * sizeof(*ports));
     shared->port_count = count;
     attend_sessions(target, NULL, SCSI_UA_ALUA_CHANGED);
+    for (unsigned i = 0; i < TARGET_LU_BUCKETS; i++)
+        list_foreach(node, &target->lus[i])
+            reserved_check(target, list_entry(node, struct target_lu, link));
     return 0;
 }
 
@@ -163,10 +196,55 @@ int target_remove_lu(struct target *target, uint64_t volume_id)
     list_append(&target->removed, &lu->link);
     lu->state = TARGET_LU_TRANSITION;
     lu->unit.device = NULL;
+    scsi_unit_proposals_fail(&lu->unit);
     target_functions_lu_gone(target, lu);
     target_route_fail(lu, SCSI_SENSE_LU_NOT_SUPPORTED);
     target_wake(target);
     return 0;
+}
+
+int target_set_reservations(struct target *target, uint64_t volume_id, uint64_t version, const uint8_t *bytes, uint32_t size)
+{
+    struct target_lu *lu = target_find_lu(target, volume_id);
+    int result = lu ? scsi_unit_set_reservations(&lu->unit, version, bytes, size) : -ENOENT;
+    if (result == 0)
+        reserved_check(target, lu);
+    return result;
+}
+
+static void unit_commits(void *context, struct scsi_unit *unit, const uint8_t *bytes, uint32_t size)
+{
+    struct target *target = context;
+    const struct target_lu *lu = container_of(unit, struct target_lu, unit);
+    unit->proposal->asked_ms = target->now_ms;
+    target->commit(target->commit_context, unit->identity.volume_id, lu->epoch, unit->reservations_version, bytes, size);
+    target_wake(target);
+}
+
+void target_set_commit(struct target *target,
+                       void (*commit)(void *context, uint64_t volume_id, uint64_t epoch, uint64_t version, const uint8_t *bytes,
+                                      uint32_t size),
+                       void *context)
+{
+    target->commit = commit;
+    target->commit_context = context;
+    target->shared.commit = commit ? unit_commits : NULL;
+    target->shared.commit_context = target;
+}
+
+/* Reservations under way: ask again, look whether what they depend on is still there. True: call again soon. */
+static bool reservations_tick(struct target *target, struct target_lu *lu)
+{
+    struct scsi_unit *unit = &lu->unit;
+    if (lu->state != TARGET_LU_ACTIVE)
+        return false;
+    if (unit->reservations.reserved_session)
+        reserved_check(target, lu);
+    scsi_unit_release_due(unit);
+    const struct scsi_proposal *proposal = unit->proposal;
+    if (proposal && !proposal->in_force && target->now_ms - proposal->asked_ms >= TARGET_COMMIT_AGAIN_MS)
+        unit_commits(target, unit, proposal->bytes, proposal->size);
+    return unit->proposal || unit->release;
 }
 
 int target_set_lu_state(struct target *target, uint64_t volume_id, enum target_lu_state state, uint16_t owner,
@@ -192,6 +270,9 @@ int target_set_lu_state(struct target *target, uint64_t volume_id, enum target_l
     if (moved) /* an owner of the past may still answer for a while */
         list_foreach(node, &lu->forwarded)
             list_entry(node, struct target_task, link)->lost_ms = target->now_ms + TARGET_LOST_MS;
+    if (moved || state != TARGET_LU_ACTIVE)
+        scsi_unit_proposals_fail(&lu->unit);
+    reserved_check(target, lu);
     target_functions_state(target, lu);
     target_route_held(target, lu);
     target_wake(target);
@@ -303,11 +384,6 @@ void target_session_begin(struct target *target, struct target_session *session)
     target->session_count++;
 }
 
-static void loss_sent(void *argument)
-{
-    (void)argument;
-}
-
 void target_session_end(struct target *target, struct target_session *session)
 {
     list_remove(&session->link);
@@ -324,17 +400,20 @@ void target_session_end(struct target *target, struct target_session *session)
             for (unsigned lun = 0; lun < TARGET_LUNS_MAX; lun++) {
                 if (session->iqn->luns[lun] != lu || !(session->announced[lun / 8] >> lun % 8 & 1))
                     continue;
-                struct peer_header header = {.type = FORWARD_NEXUS_LOSS,
-                                             .object = lu->unit.identity.volume_id,
-                                             .epoch = lu->epoch,
-                                             .argument = session->id};
-                (void)target_send(target, lu->owner, &header, NULL, 0, loss_sent, NULL);
+                say_nexus_loss(target, lu, session->id);
                 break;
             }
         }
     list_foreach(node, &target->removed)
         scsi_unit_nexus_loss(&list_entry(node, struct target_lu, link)->unit, session->id);
     session->iqn = NULL;
+}
+
+void target_give_up(struct target *target)
+{
+    for (unsigned i = 0; i < TARGET_LU_BUCKETS; i++)
+        list_foreach(node, &target->lus[i])
+            scsi_unit_proposals_fail(&list_entry(node, struct target_lu, link)->unit);
 }
 
 int target_send(struct target *target, uint16_t to, const struct peer_header *header, const struct iovec *iov,
@@ -357,6 +436,7 @@ uint64_t target_tick(struct target *target, uint64_t now_ms)
                 target_route_tick(target, lu);
                 waits |= !list_empty(&lu->held) || !list_empty(&lu->forwarded);
             }
+            waits |= reservations_tick(target, lu);
         }
     target_functions_tick(target);
     list_foreach_safe(node, after, &target->removed)

@@ -19,6 +19,7 @@
 #define TARGET_LU_BUCKETS      256u
 #define TARGET_REQUEST_BUCKETS 256u
 #define TARGET_FOREIGN_MAX     8192u
+#define TARGET_COMMIT_AGAIN_MS 1000u /* a commit of reservations without an outcome is asked for again */
 #define TARGET_LOST_MS         100u /* how long an owner of the past may still answer */
 
 struct target_lu {
@@ -83,6 +84,10 @@ struct target {
     uint64_t next_session, next_request;
     unsigned foreign_count, held_count, session_count;
     struct foreign_task *foreign_free; /* kept for the next ones */
+    /* Commit the reservations of an LU that this node owns in this epoch, in place of the version (I14); target_set_reservations()
+     * tells what came of it. Asked again every second until then. bytes are read during the call. NULL: no cluster. */
+    void (*commit)(void *context, uint64_t volume_id, uint64_t epoch, uint64_t version, const uint8_t *bytes, uint32_t size);
+    void *commit_context;
     /* The shell is told that a deadline may have come nearer (may be NULL). */
     void (*wake)(void *context);
     void *wake_context;
@@ -92,6 +97,8 @@ struct target {
 void target_init(struct target *target, uint16_t nodeid, uint64_t memory_max_bytes, uint32_t hold_ms, uint64_t seed);
 /* Sessions must have ended and tasks be done: target_is_quiet(). */
 void target_done(struct target *target);
+/* The end is near: what waits for the cluster's word ends with unknown outcome. */
+void target_give_up(struct target *target);
 /* Nothing of anybody's is under way. */
 bool target_is_quiet(const struct target *target);
 
@@ -101,6 +108,11 @@ int target_put_lu(struct target *target, const struct target_lu_identity *identi
 int target_remove_lu(struct target *target, uint64_t volume_id);
 int target_set_lu_state(struct target *target, uint64_t volume_id, enum target_lu_state state, uint16_t owner,
                         uint64_t epoch, struct block_device *device);
+int target_set_reservations(struct target *target, uint64_t volume_id, uint64_t version, const uint8_t *bytes, uint32_t size);
+void target_set_commit(struct target *target,
+                       void (*commit)(void *context, uint64_t volume_id, uint64_t epoch, uint64_t version, const uint8_t *bytes,
+                                      uint32_t size),
+                       void *context);
 int target_put_iqn(struct target *target, const char *name);
 int target_remove_iqn(struct target *target, const char *name);
 int target_set_lun(struct target *target, const char *name, uint16_t lun, uint64_t volume_id);

@@ -141,6 +141,7 @@ int target_server_new(const struct target_server_options *options, struct target
                 options->hold_ms ? options->hold_ms : DEFAULT_HOLD_MS, seed);
     server->target.forward = options->forward;
     server->target.forward_context = options->forward_context;
+    target_set_commit(&server->target, options->commit, options->commit_context);
     server->target.wake = target_wakes;
     server->target.wake_context = server;
     server->target.now_ms = uv_now(server->loop);
@@ -179,6 +180,7 @@ static void listener_closed(uv_handle_t *handle)
 static void finish_close(uv_timer_t *timer)
 {
     struct target_server *server = timer->data;
+    target_give_up(&server->target);
     (void)target_tick(&server->target, uv_now(server->loop));
     if (!target_is_quiet(&server->target))
         return; /* commands in the devices; again in 10 ms */
@@ -389,16 +391,11 @@ void target_server_node_dead(struct target_server *server, uint16_t nodeid)
     target_node_dead(&server->target, nodeid);
 }
 
-int target_server_export_reservations(struct target_server *server, uint64_t volume_id, void *to, uint32_t size)
+int target_server_set_reservations(struct target_server *server, uint64_t volume_id, uint64_t version, const void *bytes,
+                                   uint32_t size)
 {
-    struct target_lu *lu = target_find_lu(&server->target, volume_id);
-    return lu ? scsi_reservations_encode(&lu->unit.reservations, to, size) : -ENOENT;
-}
-
-int target_server_import_reservations(struct target_server *server, uint64_t volume_id, const void *from, uint32_t size)
-{
-    struct target_lu *lu = target_find_lu(&server->target, volume_id);
-    return lu ? scsi_reservations_decode(&lu->unit.reservations, from, size) : -ENOENT;
+    server->target.now_ms = uv_now(server->loop);
+    return target_set_reservations(&server->target, volume_id, version, bytes, size);
 }
 
 /* ---- figures ---- */

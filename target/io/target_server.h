@@ -33,6 +33,12 @@ struct target_server_options {
     uint16_t nodeid;                                /* 1..65535: this node's group, portal group tag and port id */
     const struct target_forward_operations *forward; /* may be NULL: no forwarding, FORWARD behaves as TRANSITION */
     void *forward_context;
+    /* Commit the reservations (at most SCSI_RESERVATIONS_BYTES_MAX bytes, read during the call) of an LU that this node owns in
+     * this epoch, in place of those of the version: PERSISTENT RESERVE OUT, RESERVE and RELEASE are answered when
+     * target_server_set_reservations() brings them back (I14). Asked again every second until then. NULL: no cluster, they are in
+     * force at once and in this node's memory only. */
+    void (*commit)(void *context, uint64_t volume_id, uint64_t epoch, uint64_t version, const uint8_t *bytes, uint32_t size);
+    void *commit_context;
     /* Bounds; 0 means the default. */
     uint32_t sessions_max;     /* 1024 sessions; a connection beyond it is closed at accept */
     uint64_t memory_max_bytes; /* 64 MiB of data buffers; beyond it commands wait or get TASK SET FULL */
@@ -99,11 +105,11 @@ void target_server_node_down(struct target_server *server, uint16_t nodeid);
 /* The node's process is gone for good (its sessions with it): I_T nexus loss for all nexuses that came through it. */
 void target_server_node_dead(struct target_server *server, uint16_t nodeid);
 
-/* Persistent reservations of an LU, as canonical bytes (equal tables give equal bytes): for the tree of issue 4 and for
- * handing over at a planned move. export: bytes needed or written; -ENOSPC when size is too small; -ENOENT.
- * import replaces the table: -EPROTO for rubbish (nothing changes). Both at any time in any state. */
-int target_server_export_reservations(struct target_server *server, uint64_t volume_id, void *to, uint32_t size);
-int target_server_import_reservations(struct target_server *server, uint64_t volume_id, const void *from, uint32_t size);
+/* The reservations of an LU as the cluster has committed them, canonical bytes under a version that grows with each change; size
+ * 0 is the empty table. To be told on every node, before the state that follows it in the cluster's order, also as the outcome
+ * of the commit option. An older version than the last is ignored. -ENOENT, -EPROTO for rubbish (nothing changes), -ENOMEM. */
+MUST_CHECK int target_server_set_reservations(struct target_server *server, uint64_t volume_id, uint64_t version, const void *bytes,
+                                              uint32_t size);
 
 /* Live figures. Sessions are visited on this node only; the info is valid during the visit. */
 void target_server_visit_sessions(struct target_server *server,
