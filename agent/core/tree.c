@@ -28,6 +28,9 @@ void tree_empty(struct tree *tree)
         free(tree->volumes[i]);
     for (size_t i = 0; i < tree->target_count; i++)
         tree_target_free(tree->targets[i]);
+    for (size_t i = 0; i < tree->reservation_count; i++)
+        free((void *)tree->reservations[i].table);
+    free(tree->reservations);
     free(tree->stores);
     free(tree->volumes);
     free(tree->volumes_by_id);
@@ -292,6 +295,8 @@ static int change_make(struct tree_change *change)
         return tree_task_progress(change);
     case DIRECTOR__COMMAND__BODY_TASK_END:
         return tree_task_end(change);
+    case DIRECTOR__COMMAND__BODY_VOLUME_RESERVE:
+        return tree_volume_reserve(change);
     case DIRECTOR__COMMAND__BODY_TARGET_CREATE:
         return tree_target_create(change);
     case DIRECTOR__COMMAND__BODY_TARGET_DELETE:

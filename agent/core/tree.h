@@ -7,6 +7,7 @@
  *   I8  an ISR grows only by VolumeIsr, which names the epoch and the version it replaces
  *   I10 an ISR is never empty, and always holds the owner
  *   I11 a replica's incarnation changes only while it is outside the ISR, and never to one that was used before (retired)
+ *   I14 reservations change only in the epoch of the owner that proposes them, and on top of the version that he knew
  *   T1  all or nothing: a refused command changes nothing but the request table
  *   T2  names are unique per kind; volume ids are never reused; references always resolve
  *   T4  a replica keeps its place: others' places do not move when one is removed; an empty place has nodeid 0
@@ -45,6 +46,7 @@
 #define TREE_EVENTS_MAX        256u /* of which the last TREE_EVENTS_LASTING with lasting consequences outlive others */
 #define TREE_EVENTS_LASTING    64u
 #define TREE_WORDS_SIZE        128u
+#define TREE_RESERVATION_BYTES 30720u /* of one volume's table: a command carries it */
 #define TREE_REQUEST_WINDOW    1024u /* of sequences per origin within which T3 tells new from old; see tree_apply */
 
 struct tree_cluster {
@@ -139,6 +141,14 @@ struct tree_event {
     uint16_t origin;
 };
 
+/* The SCSI reservations of a volume (I14): bytes of the device server's, not looked into. */
+struct tree_reservation {
+    uint64_t volume;  /* id */
+    uint64_t version; /* from 1, one more with each change */
+    uint32_t table_bytes;
+    const uint8_t *table;
+};
+
 struct tree_lun {
     uint32_t lun;
     uint64_t volume; /* id */
@@ -202,6 +212,8 @@ size_t tree_volume_count(const struct tree *tree);
 const struct tree_volume *tree_volume_at(const struct tree *tree, size_t place);
 const struct tree_volume *tree_volume_by_id(const struct tree *tree, uint64_t id);
 const struct tree_volume *tree_volume_by_name(const struct tree *tree, const char *name);
+/* NULL: the volume never had reservations. */
+const struct tree_reservation *tree_volume_reservation(const struct tree *tree, uint64_t volume);
 size_t tree_target_count(const struct tree *tree);
 const struct tree_target *tree_target_at(const struct tree *tree, size_t place);
 const struct tree_target *tree_target_by_iqn(const struct tree *tree, const char *iqn);

@@ -1,6 +1,6 @@
 /* What the files of the tree share. tree.c: memory, lookups, dispatch. tree_request.c: at most once (T3).
  * tree_node.c, tree_volume.c, tree_replica.c, tree_task.c, tree_target.c: the commands of each kind. tree_place.c: where new
- * replicas go. tree_event.c: the events. tree_snapshot.c, tree_restore.c: canonical bytes and back.
+ * replicas go. tree_event.c: the events. tree_reservation.c: what volumes reserve. tree_snapshot.c, tree_restore.c: canonical bytes and back.
  *
  * A command's function checks everything, returns early when dry, then changes: so T1 holds, and tree_check() is the same code. */
 #ifndef DIRECTOR_AGENT_CORE_TREE_INTERNAL_H
@@ -33,6 +33,8 @@ struct tree {
     size_t volume_count, volume_capacity;
     struct tree_target **targets; /* by iqn */
     size_t target_count, target_capacity;
+    struct tree_reservation *reservations; /* by volume id */
+    size_t reservation_count, reservation_capacity;
     struct tree_requests requests[TREE_ORIGINS_MAX]; /* by origin */
     size_t request_count;
     struct tree_task tasks[TREE_TASKS_MAX + TREE_TASKS_KEPT]; /* by id */
@@ -89,6 +91,7 @@ int tree_volume_discard(struct tree_change *change);
 int tree_task_create(struct tree_change *change);
 int tree_task_progress(struct tree_change *change);
 int tree_task_end(struct tree_change *change);
+int tree_volume_reserve(struct tree_change *change);
 int tree_target_create(struct tree_change *change);
 int tree_target_delete(struct tree_change *change);
 int tree_lun_add(struct tree_change *change);
@@ -139,6 +142,8 @@ bool tree_store_insert(struct tree *tree, const struct tree_store *store);
 void tree_volume_insert(struct tree *tree, struct tree_volume *volume); /* takes it; allocates in its stores */
 void tree_target_insert(struct tree *tree, struct tree_target *target); /* takes it */
 void tree_target_free(struct tree_target *target);
+void tree_reservation_put(struct tree *tree, uint64_t volume, uint64_t version, const uint8_t *table, size_t table_bytes);
+void tree_reservation_drop(struct tree *tree, uint64_t volume); /* with its volume; it need not be there */
 struct tree_store *tree_store_find_mutable(struct tree *tree, uint16_t nodeid, const char *name);
 int tree_check_iqn(const char *iqn, struct error *error);
 int tree_check_size(const char *name, uint64_t size, uint32_t block, struct error *error);

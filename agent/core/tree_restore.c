@@ -200,6 +200,16 @@ static bool take_event(struct tree *tree, const Director__TreeEvent *from)
     return true;
 }
 
+static bool take_reservation(struct tree *tree, const Director__TreeReservation *from)
+{
+    size_t count = tree->reservation_count;
+    if (!tree_volume_find(tree, from->volume) || (count && tree->reservations[count - 1].volume >= from->volume) ||
+        from->version == 0 || from->table.len > TREE_RESERVATION_BYTES)
+        return false;
+    tree_reservation_put(tree, from->volume, from->version, from->table.data, from->table.len);
+    return true;
+}
+
 static bool take(struct tree *tree, const Director__TreeSnapshot *from)
 {
     bool good = from->format == TREE_SNAPSHOT_FORMAT && take_cluster(tree, from);
@@ -213,6 +223,8 @@ static bool take(struct tree *tree, const Director__TreeSnapshot *from)
         good = take_target(tree, from->targets[i]);
     for (size_t i = 0; good && i < from->n_requests; i++)
         good = take_requests(tree, from->requests[i]);
+    for (size_t i = 0; good && i < from->n_reservations; i++)
+        good = take_reservation(tree, from->reservations[i]);
     tree->last_task = from->last_task;
     tree->last_event = from->last_event;
     size_t running = 0;

@@ -126,6 +126,19 @@ static void fill_targets(const struct tree *tree, Director__TreeSnapshot *snapsh
     }
 }
 
+static void fill_reservations(const struct tree *tree, Director__TreeSnapshot *snapshot)
+{
+    Director__TreeReservation *to = message_array(tree->reservation_count, sizeof(*to), (void ***)&snapshot->reservations);
+    snapshot->n_reservations = tree->reservation_count;
+    for (size_t i = 0; i < tree->reservation_count; i++, to++) {
+        const struct tree_reservation *from = &tree->reservations[i];
+        director__tree_reservation__init(to);
+        to->volume = from->volume;
+        to->version = from->version;
+        to->table = (ProtobufCBinaryData){from->table_bytes, (uint8_t *)from->table};
+    }
+}
+
 static void fill_requests(const struct tree *tree, Director__TreeSnapshot *snapshot)
 {
     Director__TreeRequests *to = message_array(tree->request_count, sizeof(*to), (void ***)&snapshot->requests);
@@ -218,6 +231,7 @@ void tree_snapshot(const struct tree *tree, uint8_t **ret_data, size_t *ret_size
     fill_requests(tree, &snapshot);
     fill_tasks(tree, &snapshot);
     fill_events(tree, &snapshot);
+    fill_reservations(tree, &snapshot);
     *ret_size = director__tree_snapshot__get_packed_size(&snapshot);
     *ret_data = tree_allocate(*ret_size);
     director__tree_snapshot__pack(&snapshot, *ret_data);
@@ -234,6 +248,7 @@ void tree_snapshot(const struct tree *tree, uint8_t **ret_data, size_t *ret_size
     free(snapshot.requests);
     free(snapshot.tasks);
     free(snapshot.events);
+    free(snapshot.reservations);
 }
 
 uint64_t tree_hash(const struct tree *tree)

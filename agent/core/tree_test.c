@@ -330,6 +330,46 @@ static void a_replica_in_sync_keeps_its_incarnation(void **state)
     tree_free(tree);
 }
 
+static void reservations_change_in_the_epoch_of_their_owner(void **state)
+{
+    (void)state;
+    struct tree *tree = three_nodes();
+    uint8_t table[TREE_RESERVATION_BYTES + 1] = {1, 2, 3};
+    Director__VolumeReserve body = DIRECTOR__VOLUME_RESERVE__INIT;
+    assert_int_equal(volume_create(tree, "vol1", GIB, 2), 0);
+    body.volume = 1;
+    body.expect_epoch = 1;
+    body.table = (ProtobufCBinaryData){3, table};
+    assert_null(tree_volume_reservation(tree, 1));
+    assert_int_equal(apply(tree, COMMAND(VOLUME_RESERVE, volume_reserve, &body)), 0);
+    REFUSED(tree, -ESTALE, apply(tree, COMMAND(VOLUME_RESERVE, volume_reserve, &body)));
+    body.expect_version = 1;
+    body.table.len = sizeof(table);
+    REFUSED(tree, -E2BIG, apply(tree, COMMAND(VOLUME_RESERVE, volume_reserve, &body)));
+    body.table.len = 2;
+    body.expect_epoch = 2;
+    REFUSED(tree, -ESTALE, apply(tree, COMMAND(VOLUME_RESERVE, volume_reserve, &body)));
+    body.expect_epoch = 1;
+    assert_int_equal(apply(tree, COMMAND(VOLUME_RESERVE, volume_reserve, &body)), 0);
+    const struct tree_reservation *now = tree_volume_reservation(tree, 1);
+    assert_int_equal(now->version, 2);
+    assert_int_equal(now->table_bytes, 2);
+    uint8_t *bytes;
+    size_t size;
+    struct tree *copy = tree_new();
+    tree_snapshot(tree, &bytes, &size);
+    assert_int_equal(tree_restore(copy, bytes, size, NULL), 0);
+    assert_int_equal(tree_hash(copy), tree_hash(tree));
+    assert_memory_equal(tree_volume_reservation(copy, 1)->table, table, 2);
+    free(bytes);
+    tree_free(copy);
+    Director__VolumeDelete gone = DIRECTOR__VOLUME_DELETE__INIT;
+    gone.name = (char *)tree_volume_by_id(tree, 1)->name;
+    assert_int_equal(apply(tree, COMMAND(VOLUME_DELETE, volume_delete, &gone)), 0);
+    assert_null(tree_volume_reservation(tree, 1));
+    tree_free(tree);
+}
+
 static void an_exported_volume_is_not_deleted(void **state)
 {
     (void)state;
@@ -461,6 +501,7 @@ int main(void)
         cmocka_unit_test(a_promotion_comes_from_the_committed_isr),
         cmocka_unit_test(the_isr_is_compared_and_set),
         cmocka_unit_test(a_replica_in_sync_keeps_its_incarnation),
+        cmocka_unit_test(reservations_change_in_the_epoch_of_their_owner),
         cmocka_unit_test(an_exported_volume_is_not_deleted),
         cmocka_unit_test(a_request_has_its_effect_once),
         cmocka_unit_test(snapshot_and_restore_give_the_same_tree),

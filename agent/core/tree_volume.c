@@ -257,6 +257,7 @@ int tree_volume_delete(struct tree_change *change)
     tree_volume_allocate(tree, volume, false);
     tree_tasks_cancel(tree, volume->id, change->command->time_ms, "the volume was deleted");
     change->result->volume = volume->id;
+    tree_reservation_drop(tree, volume->id);
     size_t by_name = name_place(tree, volume->name), by_id = id_place(tree, volume->id);
     tree->volume_count--;
     memmove(&tree->volumes[by_name], &tree->volumes[by_name + 1], (tree->volume_count - by_name) * sizeof(*tree->volumes));

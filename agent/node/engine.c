@@ -37,6 +37,8 @@ struct notice {
     uint32_t isr;
     char reason[128];
     struct api_live_volume live;
+    uint32_t bytes_size;
+    uint8_t *bytes; /* freed with the notice */
 };
 
 static struct order *order_new(void (*run)(struct engine *engine, struct order *order))
@@ -61,6 +63,7 @@ static void notice_receive(struct mail *mail, void *context)
 {
     struct notice *notice = container_of(mail, struct notice, mail);
     notice->run(context, notice);
+    free(notice->bytes);
     free(notice);
 }
 
@@ -88,6 +91,26 @@ void engine_tell_ask_isr(struct engine *engine, uint64_t volume, uint64_t epoch,
     notice->version = version;
     notice->isr = isr;
     (void)snprintf(notice->reason, sizeof(notice->reason), "%s", reason);
+    mailbox_post(&engine->outbox, &notice->mail);
+}
+
+static void run_reserve(struct engine *engine, struct notice *notice)
+{
+    const struct engine_callbacks *callbacks = &engine->options.callbacks;
+    callbacks->reserve(callbacks->context, notice->volume, notice->epoch, notice->version, notice->bytes, notice->bytes_size);
+}
+
+/* The target asks: see target_server.h. */
+static void tell_reserve(void *context, uint64_t volume, uint64_t epoch, uint64_t version, const uint8_t *bytes, uint32_t size)
+{
+    struct engine *engine = context;
+    struct notice *notice = notice_new(volume, run_reserve);
+    notice->epoch = epoch;
+    notice->version = version;
+    notice->bytes = malloc(size);
+    ASSERT(notice->bytes);
+    memcpy(notice->bytes, bytes, size);
+    notice->bytes_size = size;
     mailbox_post(&engine->outbox, &notice->mail);
 }
 
@@ -326,7 +349,8 @@ static void target_listen(struct engine *engine)
 static void target_open(struct engine *engine)
 {
     struct target_server_options options = {
-        .loop = &engine->loop, .nodeid = engine->nodeid, .forward = &forward_operations, .forward_context = engine};
+        .loop = &engine->loop, .nodeid = engine->nodeid, .forward = &forward_operations, .forward_context = engine,
+        .commit = tell_reserve, .commit_context = engine};
     int result = target_server_new(&options, &engine->target);
     if (result < 0) {
         log_error("target: %s", strerror(-result));
@@ -463,13 +487,27 @@ static void run_put_volume(struct engine *engine, struct order *order)
         list_append(&engine->units, &unit->link);
     }
     unit->config = order->volume;
+    if (order->number > unit->reservations_version) {
+        free(unit->reservations);
+        unit->reservations = order->array;
+        unit->reservations_bytes = (uint32_t)order->count;
+        unit->reservations_version = order->number;
+        order->array = NULL;
+    }
     engine_unit_update(unit);
 }
 
-void engine_put_volume(struct engine *engine, const struct engine_volume *volume)
+void engine_put_volume(struct engine *engine, const struct engine_volume *volume, const struct tree_reservation *reservation)
 {
     struct order *order = order_new(run_put_volume);
     order->volume = *volume;
+    if (reservation) {
+        order->number = reservation->version;
+        order->count = reservation->table_bytes;
+        order->array = malloc(reservation->table_bytes + 1u);
+        ASSERT(order->array);
+        memcpy(order->array, reservation->table, reservation->table_bytes);
+    }
     mailbox_post(&engine->inbox, &order->mail);
 }
 

@@ -35,6 +35,9 @@ struct engine_callbacks {
     /* The replica is a blank one, made in place of one that was recorded: commit VolumeIncarnation, when it is outside the
      * in-sync set. Asked again every few seconds until the volume has it. */
     void (*replica_blank)(void *context, uint64_t volume, uint32_t replica, uint64_t incarnation);
+    /* Commit the SCSI reservations of a volume that this node owns in this epoch, in place of the version (I14), then
+     * engine_put_volume() with them. bytes are read during the call. Asked again every second until then. */
+    void (*reserve)(void *context, uint64_t volume, uint64_t epoch, uint64_t version, const uint8_t *bytes, uint32_t size);
     /* The files of a volume that is gone are removed. */
     void (*replica_gone)(void *context, uint64_t volume);
     /* Figures of a volume that this node owns changed. */
@@ -70,8 +73,8 @@ void engine_set_ports(struct engine *engine, const struct target_port *ports, un
 void engine_set_authority(struct engine *engine, bool authority);
 /* The process with this boot id has certainly ended. */
 void engine_node_dead(struct engine *engine, uint16_t nodeid, uint64_t boot);
-/* A volume is as given; replaces what was said before. */
-void engine_put_volume(struct engine *engine, const struct engine_volume *volume);
+/* A volume is as given, with its SCSI reservations (NULL: it never had any); replaces what was said before. Copied. */
+void engine_put_volume(struct engine *engine, const struct engine_volume *volume, const struct tree_reservation *reservation);
 /* It is gone: close it and remove this node's replica from its store. */
 void engine_remove_volume(struct engine *engine, uint64_t volume);
 /* Remove the files of a volume that went while this node was away: id, uuid, plugin and store_path say which. */

@@ -40,6 +40,9 @@ struct engine_unit {
     struct engine_volume config;
     bool removed;         /* close, then delete its files */
     bool in_target;       /* the target knows the LU */
+    uint8_t *reservations; /* as committed last, for the target: kept until it knows the LU */
+    uint32_t reservations_bytes;
+    uint64_t reservations_version;
     enum engine_volume_phase phase;
     uint64_t retry_ms;
     struct mirror_device *device;

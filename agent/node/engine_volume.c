@@ -53,6 +53,14 @@ static void unit_target(struct engine_unit *unit)
         }
         unit->in_target = true;
     }
+    if (unit->reservations_version) { /* before the state: an owner starts with what was committed (I14) */
+        int taken = target_server_set_reservations(engine->target, volume->id, unit->reservations_version, unit->reservations,
+                                                   unit->reservations_bytes);
+        if (taken < 0)
+            log_error("%s: its reservations could not be taken over: %s", volume->name, strerror(-taken));
+        if (taken < 0) /* nobody is let in without them */
+            return;
+    }
     if (engine->authority && volume->owner == engine->nodeid && unit->device) {
         state = TARGET_LU_ACTIVE;
         device = mirror_device_block(unit->device);
@@ -340,6 +348,7 @@ static void unit_free(struct engine_unit *unit)
 {
     struct engine *engine = unit->engine;
     list_remove(&unit->link);
+    free(unit->reservations);
     free(unit);
     engine->open_parts++; /* balanced at once: this is where closing goes on when the last unit is gone */
     engine_part_closed(engine);

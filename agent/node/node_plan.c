@@ -83,7 +83,7 @@ static void push_volume(struct node *node, const struct tree_volume *volume)
         }
         push.recorded = record_get(node, volume);
     }
-    engine_put_volume(node->engine, &push);
+    engine_put_volume(node->engine, &push, tree_volume_reservation(node->tree, volume->id));
 }
 
 static void push_ports(struct node *node)
@@ -235,6 +235,9 @@ void node_plan_applied(struct node *node, const Director__Command *command, cons
     case DIRECTOR__COMMAND__BODY_TASK_CREATE:
         id = result->volume;
         break;
+    case DIRECTOR__COMMAND__BODY_VOLUME_RESERVE:
+        id = command->volume_reserve->volume;
+        break;
     case DIRECTOR__COMMAND__BODY_TARGET_CREATE:
         iqn = command->target_create->iqn;
         break;
@@ -342,6 +345,23 @@ static void engine_asks_isr(void *context, uint64_t id, uint64_t epoch, uint64_t
         propose_promote(node, id, epoch, step.owner, step.isr, reason);
     else
         propose_isr(node, id, epoch, version, step.isr, reason);
+}
+
+/* The device server has a change of its reservations to be committed (I14). */
+static void engine_reserves(void *context, uint64_t id, uint64_t epoch, uint64_t version, const uint8_t *bytes, uint32_t size)
+{
+    struct node *node = context;
+    Director__Command command = DIRECTOR__COMMAND__INIT;
+    Director__VolumeReserve reserve = DIRECTOR__VOLUME_RESERVE__INIT;
+    if (!node->quorate || !tree_volume_by_id(node->tree, id))
+        return; /* it asks again */
+    reserve.volume = id;
+    reserve.expect_epoch = epoch;
+    reserve.expect_version = version;
+    reserve.table = (ProtobufCBinaryData){size, (uint8_t *)bytes};
+    command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_RESERVE;
+    command.volume_reserve = &reserve;
+    plan_propose(node, &command, "reservation", "volume", id);
 }
 
 static void engine_records_replica(void *context, uint64_t id, uint64_t incarnation)
@@ -626,7 +646,7 @@ int node_plan_start(struct node *node, struct error *error)
         .plugins = node->plugins,
         .faults_path = node->options.faults_path,
         .callbacks = {.context = node, .ask_isr = engine_asks_isr, .replica_record = engine_records_replica, .replica_gone = engine_forgets_replica,
-                      .replica_blank = engine_blank_replica, .live = node_live_figures},
+                      .replica_blank = engine_blank_replica, .reserve = engine_reserves, .live = node_live_figures},
     };
     return engine_new(&options, &node->engine, error);
 }
