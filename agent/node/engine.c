@@ -258,8 +258,7 @@ static void data_heartbeat_acked(struct peer *peer, uint64_t sent_us, void *cont
     list_foreach(link, &engine->units)
     {
         struct engine_unit *unit = list_entry(link, struct engine_unit, link);
-        int replica = tree_volume_replica_of(&unit->config.volume, nodeid);
-        if (unit->device && replica >= 0 && unit->linked & 1u << replica)
+        if (unit->device && engine_unit_linked(unit, nodeid))
             mirror_device_heartbeat_answered(unit->device, nodeid, sent_us);
     }
 }
@@ -272,7 +271,7 @@ static void data_heartbeat_answered(struct peer *peer, uint64_t answered_us, voi
     {
         struct engine_unit *unit = list_entry(link, struct engine_unit, link);
         /* Whether or not it is linked: a promise once given binds (I7). */
-        if (unit->device && tree_volume_replica_of(&unit->config.volume, nodeid) >= 0)
+        if (unit->device && (tree_volume_replica_of(&unit->config.volume, nodeid) >= 0 || engine_unit_linked(unit, nodeid)))
             mirror_device_heartbeat_answered_by_us(unit->device, nodeid, answered_us);
     }
 }

@@ -20,7 +20,7 @@ struct engine_volume {
     struct tree_volume volume;
     int replica;                    /* ours: index, or -1 */
     uint64_t recorded;              /* incarnation of the files this node made last, 0: none. Missing or other files mean
-                                       a blank or an old disk (I11) */
+                                       a blank or an old disk (I11). Without a replica: files to be deleted */
     char plugin[TREE_NAME_SIZE];    /* of the store */
     char store_path[TREE_PATH_SIZE];
 };

@@ -30,6 +30,8 @@ enum engine_volume_phase {
     ENGINE_VOLUME_MAKING,  /* a worker makes or checks its files */
     ENGINE_VOLUME_RECORDING, /* the control thread records their incarnation; asked again after a while */
     ENGINE_VOLUME_OPEN,    /* the mirror device lives */
+    ENGINE_VOLUME_SHUTTING, /* the device closes; what is committed now comes next */
+    ENGINE_VOLUME_DELETING, /* a worker deletes the files of a replica that was removed */
     ENGINE_VOLUME_FAILED,  /* tried again after a while */
     ENGINE_VOLUME_CLOSING,
 };
@@ -51,7 +53,9 @@ struct engine_unit {
     uint64_t wanted;      /* RECORDING: what config.recorded will be */
     uint64_t granted;     /* incarnation of a blank replica that was recorded and may be made */
     uint64_t blank_ms;    /* when the control thread was told of it last */
-    uint32_t linked;      /* bit per replica index: that member's device is open and linked */
+    int place;            /* index of the device's replica */
+    uint16_t linked[TREE_NODES_MAX]; /* nodes whose device of this volume is open and linked */
+    unsigned linked_count;
     struct api_live_volume live;
     uint64_t rate_bytes, rate_ms;
     char words[160];
@@ -100,6 +104,7 @@ struct engine {
 struct engine_unit *engine_unit_find(struct engine *engine, uint64_t volume);
 /* A unit's config, authority or device changed: open, configure, tell the target. */
 void engine_unit_update(struct engine_unit *unit);
+bool engine_unit_linked(const struct engine_unit *unit, uint16_t nodeid);
 void engine_unit_link_up(struct engine_unit *unit, const struct engine_link *link);
 void engine_unit_link_down(struct engine_unit *unit, uint16_t nodeid);
 /* Send VOLUME_UP to one node, or to all linked ones (nodeid 0); ask for the same in return. */
@@ -108,6 +113,12 @@ void engine_unit_close(struct engine_unit *unit);
 /* Delete the files of a volume of which there is no unit. */
 void engine_unit_discard(struct engine *engine, const struct engine_volume *volume);
 void engine_unit_tick(struct engine_unit *unit, uint64_t now_ms);
+/* engine_files.c. Paths and plugin of work_config; workers for unit->work. */
+void engine_files_paths(struct engine_unit *unit);
+const struct director_plugin *engine_files_plugin(struct engine_unit *unit, struct error *error);
+/* Look at the files, make them when that is due. What comes out of it is said at the top of engine_files.c. */
+void engine_files_make(uv_work_t *work);
+void engine_files_delete(uv_work_t *work);
 /* Mail to the control thread. */
 void engine_tell_ask_isr(struct engine *engine, uint64_t volume, uint64_t epoch, uint64_t version, uint32_t isr,
                          const char *reason);

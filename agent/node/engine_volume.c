@@ -5,13 +5,8 @@
  * Failure paths: files cannot be made or opened -> FAILED, tried again every few seconds; an owner asks that another member
  * takes over meanwhile.
  *
- * Incarnations (I11). The node's record says which incarnation its files had last; it is durable before a replica takes part,
- * so that no crash makes a disk pass for another one:
- *   no record, no files            -> made with the committed incarnation, recorded, opened
- *   no record, files of committed  -> made a moment before a crash: recorded, opened
- *   record, files of the record    -> opened
- *   record, no or damaged files    -> a blank disk: a new incarnation is recorded, then made, opened, and committed
- *   files of another incarnation   -> a disk of another time: left alone, refused (scenario 20) */
+ * What is committed of our replica may change at any time: it goes (removed: the device is closed, the files are deleted), it
+ * is held (VolumeForce: closed, the files are left alone), its files are retired (closed, made anew, opened). unit_follow(). */
 #define LOG_MODULE "volume"
 #include "agent/node/engine_internal.h"
 #include "agent/node/volume_config.h"
@@ -20,8 +15,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define UNIT_RETRY_MS 3000u
 
@@ -132,106 +125,35 @@ void engine_unit_announce(struct engine_unit *unit, uint16_t nodeid, bool ask)
             unit_say(unit, engine->links[i].nodeid, &header);
 }
 
+/* Also of nodes that have no replica as far as we know: theirs may be news that has not come here yet. */
+bool engine_unit_linked(const struct engine_unit *unit, uint16_t nodeid)
+{
+    for (unsigned i = 0; i < unit->linked_count; i++)
+        if (unit->linked[i] == nodeid)
+            return true;
+    return false;
+}
+
 void engine_unit_link_up(struct engine_unit *unit, const struct engine_link *link)
 {
-    int replica = tree_volume_replica_of(&unit->config.volume, link->nodeid);
-    if (replica < 0 || unit->linked & 1u << replica)
+    if (engine_unit_linked(unit, link->nodeid) || unit->linked_count == TREE_NODES_MAX)
         return;
-    unit->linked |= 1u << replica;
+    unit->linked[unit->linked_count++] = link->nodeid;
     mirror_device_link_up(unit->device, link->nodeid, link->boot);
 }
 
 void engine_unit_link_down(struct engine_unit *unit, uint16_t nodeid)
 {
-    int replica = tree_volume_replica_of(&unit->config.volume, nodeid);
-    if (replica < 0 || !(unit->linked & 1u << replica))
-        return;
-    unit->linked &= ~(1u << replica);
-    if (unit->device)
-        mirror_device_link_down(unit->device, nodeid);
+    for (unsigned i = 0; i < unit->linked_count; i++)
+        if (unit->linked[i] == nodeid) {
+            unit->linked[i] = unit->linked[--unit->linked_count];
+            if (unit->device)
+                mirror_device_link_down(unit->device, nodeid);
+            return;
+        }
 }
 
-/* --- files ------------------------------------------------------------------------------------------------------------- */
-
-static void unit_paths(struct engine_unit *unit)
-{
-    char uuid[UUID_TEXT_SIZE];
-    uuid_format(&unit->work_config.volume.uuid, uuid);
-    (void)snprintf(unit->data_path, sizeof(unit->data_path), "%s/%s.data", unit->work_config.store_path, uuid);
-    (void)snprintf(unit->metadata_path, sizeof(unit->metadata_path), "%s/%s.meta", unit->work_config.store_path, uuid);
-}
-
-static const struct director_plugin *unit_plugin(struct engine_unit *unit, struct error *error)
-{
-    return plugin_loader_find(unit->engine->options.plugins, DIRECTOR_PLUGIN_BACKSTORE, unit->work_config.plugin, error);
-}
-
-/* Worker: the data file, empty where it was not there. Old bytes are left as they are: a new incarnation is synced in full, and
- * until then they may be the last copy there is. */
-static int make_data(struct engine_unit *unit, const struct director_plugin *plugin, struct error *error)
-{
-    uint64_t size_bytes = unit->work_config.volume.size_bytes;
-    struct stat status;
-    int result = 0;
-    if (stat(unit->data_path, &status) == 0 && S_ISREG(status.st_mode) && (uint64_t)status.st_size != size_bytes)
-        result = plugin_remove(plugin, unit->data_path, error); /* half made */
-    if (result == 0)
-        result = plugin_create(plugin, unit->data_path, size_bytes, NULL, error);
-    return result == -EEXIST ? 0 : result;
-}
-
-/* Worker: look at the files, make them when that is due. What comes out of it is said at the top. */
-static void unit_make(uv_work_t *work)
-{
-    struct engine_unit *unit = container_of(work, struct engine_unit, work);
-    const struct tree_volume *volume = &unit->work_config.volume;
-    struct error *error = &unit->work_error;
-    const struct director_plugin *plugin = unit_plugin(unit, error);
-    uint64_t committed = volume->replicas[unit->work_config.replica].incarnation, recorded = unit->work_config.recorded;
-    struct metadata_header header;
-    struct mirror_replica_identity identity = {.volume = volume->id, .volume_uuid = volume->uuid,
-                                               .node_uuid = unit->engine->options.node_uuid, .size_bytes = volume->size_bytes,
-                                               .replica_index = (uint32_t)unit->work_config.replica};
-    unit->work_status = plugin ? 0 : -ENOENT;
-    if (!plugin)
-        return;
-    int checked = mirror_replica_check(unit->metadata_path, &header, error);
-    bool data_there = access(unit->data_path, F_OK) == 0;
-    if (checked == 0 && data_there) {
-        unit->work_incarnation = header.incarnation;
-        if (header.incarnation != (recorded ? recorded : committed))
-            unit->work_status = error_set(error, -EMEDIUMTYPE, "%s is not the disk that was in use last; bring that one back, or "
-                                          "remove this file to have the replica made anew", unit->metadata_path);
-        else if (!recorded)
-            unit->work_record = header.incarnation;
-        return;
-    }
-    if (checked < 0 && checked != -ENOENT && checked != -EBADMSG) {
-        unit->work_status = checked;
-        return;
-    }
-    /* Metadata is made last: with it there, or damaged, or recorded, this replica existed before. */
-    if (!recorded && checked == -ENOENT) {
-        identity.incarnation = committed;
-        for (unsigned i = 0; i < volume->replica_count; i++)
-            identity.incarnations[i] = volume->replicas[i].incarnation;
-    } else if (recorded && recorded == unit->work_granted) {
-        identity.incarnation = recorded;
-        unit->work_status = mirror_replica_remove(unit->metadata_path, error);
-    } else {
-        unit->work_blank = true;
-        unit->work_status = random_bytes(&unit->work_record, sizeof(unit->work_record));
-        unit->work_record |= 1; /* never 0 */
-        return;
-    }
-    if (unit->work_status == 0)
-        unit->work_status = make_data(unit, plugin, error);
-    if (unit->work_status == 0)
-        unit->work_status = mirror_replica_create(unit->metadata_path, &identity, error);
-    unit->work_incarnation = identity.incarnation;
-    if (!recorded)
-        unit->work_record = identity.incarnation;
-}
+/* --- opening ------------------------------------------------------------------------------------------------------------ */
 
 static void unit_fail(struct engine_unit *unit, const char *what, const struct error *error)
 {
@@ -271,7 +193,7 @@ static void unit_made(uv_work_t *work, int status)
         engine_tell_record(engine, unit->config.volume.id, unit->wanted);
         return;
     }
-    const struct director_plugin *plugin = unit_plugin(unit, &error);
+    const struct director_plugin *plugin = engine_files_plugin(unit, &error);
     const struct director_option data_options[] = {{"block", unit->config.volume.block_bytes == 512 ? "512" : "4096"}, {0}};
     int result = plugin ? plugin_open(plugin, &engine->loop, unit->data_path, NULL, data_options, &data, &error) : -ENOENT;
     if (result < 0) {
@@ -304,8 +226,9 @@ static void unit_made(uv_work_t *work, int status)
         return;
     }
     unit->phase = ENGINE_VOLUME_OPEN;
-    unit->linked = 0;
+    unit->linked_count = 0;
     unit->incarnation = unit->work_incarnation;
+    unit->place = unit->work_config.replica;
     unit->blank_ms = 0;
     engine_unit_announce(unit, 0, true);
     engine_unit_update(unit);
@@ -318,14 +241,80 @@ static void unit_open(struct engine_unit *unit)
     unit->work_record = unit->work_incarnation = 0;
     unit->work_blank = false;
     unit->work_error = (struct error){0};
-    unit_paths(unit);
+    engine_files_paths(unit);
     unit->phase = ENGINE_VOLUME_MAKING;
-    int result = uv_queue_work(&unit->engine->loop, &unit->work, unit_make, unit_made);
+    int result = uv_queue_work(&unit->engine->loop, &unit->work, engine_files_make, unit_made);
     if (result < 0) {
         struct error error;
         (void)error_set(&error, result, "%s", uv_strerror(result));
         unit_fail(unit, "no worker", &error);
     }
+}
+
+static void unit_deleted(uv_work_t *work, int status);
+
+/* Our replica was removed: its files go. unit_deleted() comes back. */
+static void unit_delete(struct engine_unit *unit)
+{
+    unit->work_config = unit->config;
+    engine_files_paths(unit);
+    unit->phase = ENGINE_VOLUME_DELETING;
+    if (uv_queue_work(&unit->engine->loop, &unit->work, engine_files_delete, unit_deleted) == 0)
+        return;
+    unit->phase = ENGINE_VOLUME_FAILED;
+    unit->retry_ms = unit_now_ms() + UNIT_RETRY_MS;
+}
+
+static void unit_say_down(struct engine_unit *unit)
+{
+    struct peer_header header = {.type = PEER_VOLUME_DOWN, .object = unit->config.volume.id};
+    for (unsigned i = 0; i < unit->engine->link_count; i++)
+        unit_say(unit, unit->engine->links[i].nodeid, &header);
+}
+
+static void unit_shut_done(void *context)
+{
+    struct engine_unit *unit = context;
+    unit->phase = ENGINE_VOLUME_IDLE;
+    if (unit->removed || unit->engine->closing)
+        engine_unit_close(unit);
+    else
+        engine_unit_update(unit);
+}
+
+/* Close the device; the unit stays, and goes on with what is committed now. */
+static void unit_shut(struct engine_unit *unit)
+{
+    struct mirror_device *device = unit->device;
+    unit_say_down(unit);
+    unit->phase = ENGINE_VOLUME_SHUTTING;
+    unit->device = NULL;
+    unit->linked_count = 0;
+    engine_fault_forget(unit);
+    unit_target(unit); /* before: it holds the device */
+    mirror_device_close(device, unit_shut_done, unit);
+}
+
+/* Do our files stand as is committed? */
+static void unit_follow(struct engine_unit *unit)
+{
+    const struct tree_volume *volume = &unit->config.volume;
+    const struct tree_replica *mine = unit->config.replica >= 0 ? &volume->replicas[unit->config.replica] : NULL;
+    if (unit->phase == ENGINE_VOLUME_OPEN &&
+        (!mine || mine->held || unit->place != unit->config.replica || tree_volume_retired(volume, unit->incarnation))) {
+        log_notice("%s: its replica here is closed: %s", volume->name, !mine        ? "it was removed"
+                                                                       : mine->held ? "the volume was forced to another one"
+                                                                                    : "it is made anew");
+        unit_shut(unit);
+    }
+    if (unit->phase != ENGINE_VOLUME_IDLE)
+        return;
+    if (mine && mine->held)
+        (void)snprintf(unit->words, sizeof(unit->words), "its replica here is held since the volume was forced to another one");
+    else if (mine)
+        unit_open(unit);
+    else if (unit->config.recorded)
+        unit_delete(unit);
 }
 
 /* --- life -------------------------------------------------------------------------------------------------------------- */
@@ -337,8 +326,8 @@ void engine_unit_update(struct engine_unit *unit)
     /* Before the node's state is current its configuration may be of the past; an owner of the past must not wake up. */
     if (unit->phase == ENGINE_VOLUME_RECORDING && unit->config.recorded == unit->wanted)
         unit->phase = ENGINE_VOLUME_IDLE;
-    if (unit->config.replica >= 0 && unit->phase == ENGINE_VOLUME_IDLE && unit->engine->authority)
-        unit_open(unit);
+    if (unit->engine->authority)
+        unit_follow(unit);
     if (unit->device && unit->engine->authority)
         unit_configure(unit);
     unit_target(unit);
@@ -354,26 +343,24 @@ static void unit_free(struct engine_unit *unit)
     engine_part_closed(engine);
 }
 
-static void unit_delete(uv_work_t *work)
-{
-    struct engine_unit *unit = container_of(work, struct engine_unit, work);
-    struct error error = {0};
-    const struct director_plugin *plugin = unit_plugin(unit, &error);
-    int result = mirror_replica_remove(unit->metadata_path, &error);
-    if (result == 0 && plugin)
-        result = plugin_remove(plugin, unit->data_path, &error);
-    if (result < 0)
-        log_warning("%s: its files could not be removed: %s", unit->work_config.volume.name, error.message);
-    unit->work_status = result;
-}
-
 static void unit_deleted(uv_work_t *work, int status)
 {
     struct engine_unit *unit = container_of(work, struct engine_unit, work);
     (void)status;
     if (unit->work_status == 0)
         engine_tell_gone(unit->engine, unit->config.volume.id);
-    unit_free(unit);
+    if (unit->phase != ENGINE_VOLUME_DELETING) {
+        unit_free(unit); /* the volume is gone */
+        return;
+    }
+    unit->phase = unit->work_status == 0 ? ENGINE_VOLUME_IDLE : ENGINE_VOLUME_FAILED;
+    unit->retry_ms = unit_now_ms() + UNIT_RETRY_MS;
+    if (unit->work_status == 0)
+        unit->config.recorded = unit->granted = 0;
+    if (unit->removed || unit->engine->closing)
+        engine_unit_close(unit);
+    else
+        engine_unit_update(unit);
 }
 
 static void unit_closed(void *context)
@@ -384,8 +371,8 @@ static void unit_closed(void *context)
         return;
     }
     unit->work_config = unit->config;
-    unit_paths(unit);
-    if (uv_queue_work(&unit->engine->loop, &unit->work, unit_delete, unit_deleted) < 0)
+    engine_files_paths(unit);
+    if (uv_queue_work(&unit->engine->loop, &unit->work, engine_files_delete, unit_deleted) < 0)
         unit_free(unit);
 }
 
@@ -404,9 +391,9 @@ void engine_unit_discard(struct engine *engine, const struct engine_volume *volu
 void engine_unit_close(struct engine_unit *unit)
 {
     struct engine *engine = unit->engine;
-    struct peer_header header = {.type = PEER_VOLUME_DOWN, .object = unit->config.volume.id};
-    if (unit->phase == ENGINE_VOLUME_MAKING || unit->phase == ENGINE_VOLUME_CLOSING)
-        return; /* unit_made() comes back here; closing goes on by itself */
+    if (unit->phase == ENGINE_VOLUME_MAKING || unit->phase == ENGINE_VOLUME_SHUTTING || unit->phase == ENGINE_VOLUME_DELETING ||
+        unit->phase == ENGINE_VOLUME_CLOSING)
+        return; /* what is under way comes back here; closing goes on by itself */
     unit->phase = ENGINE_VOLUME_CLOSING;
     if (engine->target && unit->in_target) {
         list_foreach(link, &engine->iqns)
@@ -422,8 +409,7 @@ void engine_unit_close(struct engine_unit *unit)
         unit_closed(unit);
         return;
     }
-    for (unsigned i = 0; i < engine->link_count; i++)
-        unit_say(unit, engine->links[i].nodeid, &header);
+    unit_say_down(unit);
     struct mirror_device *device = unit->device;
     unit->device = NULL;
     engine_fault_forget(unit);

@@ -13,7 +13,7 @@
 #define VOTER_LAG_MAX    64u  /* entries that a learner may lack when it becomes a voter */
 #define OWN_RETRY_MS     1000u
 #define DEFAULT_STORE    "default"
-#define RECORD_BYTES     24u /* le64 incarnation, volume uuid */
+#define RECORD_BYTES     (24u + TREE_NAME_SIZE) /* le64 incarnation, volume uuid, store name with NULs */
 
 /* --- who is alive ------------------------------------------------------------------------------------------------------ */
 
@@ -37,8 +37,9 @@ static void record_key(uint64_t volume, char key[static 48])
     (void)snprintf(key, 48, "replica-%" PRIu64, volume);
 }
 
-/* Incarnation of the files that this node made last for the volume, or 0. The uuid tells it from one of another cluster. */
-static uint64_t record_get(struct node *node, const struct tree_volume *volume)
+/* Incarnation of the files that this node made last for the volume, or 0. The uuid tells it from one of another cluster.
+ * store: in which one. */
+static uint64_t record_get(struct node *node, const struct tree_volume *volume, char store[static TREE_NAME_SIZE])
 {
     uint8_t bytes[RECORD_BYTES];
     char key[48];
@@ -47,19 +48,23 @@ static uint64_t record_get(struct node *node, const struct tree_volume *volume)
     if (log_store_get(node->store, key, bytes, sizeof(bytes), &size, NULL) < 0 || size != sizeof(bytes) ||
         memcmp(bytes + 8, volume->uuid.bytes, sizeof(volume->uuid)))
         return 0;
+    memcpy(store, bytes + 24, TREE_NAME_SIZE);
+    store[TREE_NAME_SIZE - 1] = '\0';
     return get_le64(bytes);
 }
 
 /* uuid NULL: forget it. */
-static int record_set(struct node *node, uint64_t volume, const struct uuid *uuid, uint64_t incarnation)
+static int record_set(struct node *node, uint64_t volume, const struct uuid *uuid, const char *store, uint64_t incarnation)
 {
-    uint8_t bytes[RECORD_BYTES];
+    uint8_t bytes[RECORD_BYTES] = {0};
     char key[48];
     struct error error = {0};
     record_key(volume, key);
     put_le64(bytes, incarnation);
-    if (uuid)
+    if (uuid) {
         memcpy(bytes + 8, uuid->bytes, sizeof(*uuid));
+        (void)snprintf((char *)bytes + 24, TREE_NAME_SIZE, "%s", store);
+    }
     int result = log_store_begin(node->store, &error);
     if (result == 0) {
         (void)log_store_put(node->store, key, uuid ? bytes : NULL, uuid ? sizeof(bytes) : 0, &error);
@@ -73,15 +78,19 @@ static int record_set(struct node *node, uint64_t volume, const struct uuid *uui
 static void push_volume(struct node *node, const struct tree_volume *volume)
 {
     struct engine_volume push = {.volume = *volume, .replica = tree_volume_replica_of(volume, node->self.nodeid)};
-    if (push.replica >= 0) {
-        const struct tree_store *store = tree_store_find(node->tree, node->self.nodeid, volume->replicas[push.replica].store);
+    char name[TREE_NAME_SIZE];
+    push.recorded = record_get(node, volume, name);
+    if (push.replica >= 0)
+        memcpy(name, volume->replicas[push.replica].store, sizeof(name));
+    if (push.replica >= 0 || push.recorded) { /* with a record only: it was removed, and its files are to go */
+        const struct tree_store *store = tree_store_find(node->tree, node->self.nodeid, name);
         if (store) {
             memcpy(push.plugin, store->plugin, sizeof(push.plugin));
             memcpy(push.store_path, store->path, sizeof(push.store_path));
         } else {
             push.replica = -1;
+            push.recorded = 0;
         }
-        push.recorded = record_get(node, volume);
     }
     engine_put_volume(node->engine, &push, tree_volume_reservation(node->tree, volume->id));
 }
@@ -368,17 +377,22 @@ static void engine_records_replica(void *context, uint64_t id, uint64_t incarnat
 {
     struct node *node = context;
     const struct tree_volume *volume = tree_volume_by_id(node->tree, id);
-    if (!volume || node->stopping)
+    int place = volume ? tree_volume_replica_of(volume, node->self.nodeid) : -1;
+    if (place < 0 || node->stopping)
         return;
-    if (incarnation != volume->replicas[MAX(tree_volume_replica_of(volume, node->self.nodeid), 0)].incarnation)
-        log_warning("volume %s: this node's replica is missing or damaged and is made anew", volume->name);
-    if (record_set(node, id, &volume->uuid, incarnation) == 0 && node->current)
+    if (incarnation != volume->replicas[place].incarnation)
+        log_warning("volume %s: this node's replica is missing, damaged or retired, and is made anew", volume->name);
+    if (record_set(node, id, &volume->uuid, volume->replicas[place].store, incarnation) == 0 && node->current)
         node_plan_push(node, volume);
 }
 
-static void engine_forgets_replica(void *context, uint64_t volume)
+/* Only now: what is left after a crash is found by its record. */
+static void engine_forgets_replica(void *context, uint64_t id)
 {
-    (void)record_set(context, volume, NULL, 0); /* only now: what is left after a crash is found by its record */
+    struct node *node = context;
+    const struct tree_volume *volume = tree_volume_by_id(node->tree, id);
+    if (record_set(node, id, NULL, NULL, 0) == 0 && volume && node->current && !node->stopping)
+        node_plan_push(node, volume); /* it may have been added again meanwhile */
 }
 
 static void engine_blank_replica(void *context, uint64_t volume, uint32_t replica, uint64_t incarnation)
