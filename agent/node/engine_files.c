@@ -6,7 +6,7 @@
  *   no record, files of committed  -> made a moment before a crash: recorded, opened
  *   record, files of the record    -> opened
  *   record, no or damaged files    -> a blank disk: a new incarnation is recorded, then made, opened, and committed
- *   files of a retired incarnation -> the replica was removed and added again, or discarded: made anew, as a blank disk
+ *   files of the record, retired   -> the replica was removed and added again, or discarded: a blank disk
  *   files of another incarnation   -> a disk of another time: left alone, refused (scenario 20) */
 #define LOG_MODULE "volume"
 #include "agent/node/engine_internal.h"
@@ -61,8 +61,14 @@ void engine_files_make(uv_work_t *work)
         return;
     int checked = mirror_replica_check(unit->metadata_path, &header, error);
     bool data_there = access(unit->data_path, F_OK) == 0;
-    bool retired = checked == 0 && tree_volume_retired(volume, header.incarnation);
-    if (checked == 0 && data_there && !retired) {
+    if (checked == 0 && header.incarnation == recorded && tree_volume_retired(volume, recorded)) {
+        /* First of all, so that they cannot be taken for a disk that was put back; the data file keeps its bytes. */
+        unit->work_status = mirror_replica_remove(unit->metadata_path, error);
+        if (unit->work_status < 0)
+            return;
+        checked = -ENOENT;
+    }
+    if (checked == 0 && data_there) {
         unit->work_incarnation = header.incarnation;
         if (header.incarnation != (recorded ? recorded : committed))
             unit->work_status = error_set(error, -EMEDIUMTYPE, "%s is not the disk that was in use last; bring that one back, or "
