@@ -22,6 +22,7 @@ size_t peer_hello_encode(const struct peer_hello *hello, uint8_t to[static PEER_
     message.address = (char *)hello->address;
     message.node_count = hello->node_count;
     message.pristine = hello->pristine;
+    message.quorate = hello->quorate;
     message.software = (char *)hello->software;
     return director__peer_hello__pack(&message, to);
 }
@@ -68,6 +69,7 @@ static int hello_convert(const Director__PeerHello *message, struct peer_hello *
     hello->version_max = message->version_max;
     hello->node_count = message->node_count;
     hello->pristine = message->pristine;
+    hello->quorate = message->quorate;
     return 0;
 }
 

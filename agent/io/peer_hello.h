@@ -22,6 +22,7 @@ struct peer_hello {
     char address[PEER_ADDRESS_SIZE]; /* where it listens */
     uint32_t node_count;             /* of its cluster */
     bool pristine;                   /* one node, no volumes: may dissolve */
+    bool quorate;                    /* in a quorate view now */
     char software[PEER_SOFTWARE_SIZE];
 };
 

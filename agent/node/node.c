@@ -156,6 +156,7 @@ static void node_tick(uv_timer_t *timer)
     }
     if (node->log_failed && node->group)
         node_members_withdraw(node);
+    node_members_rest(node);
     node_members_tick(node);
     node_plan_tick(node);
     node_api_tick(node);

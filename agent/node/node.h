@@ -18,6 +18,7 @@
 #include "agent/api/view.h"
 #include "agent/core/failover.h"
 #include "agent/core/formation.h"
+#include "agent/core/ring_rest.h"
 #include "agent/core/rsm.h"
 #include "agent/core/tree.h"
 #include "agent/io/corosync_config.h"
@@ -35,6 +36,7 @@
 
 #define NODE_GROUP_NAME      "director"
 #define NODE_ALIVE_MS        1500u /* a peer unheard on its control link for so long is not counted alive */
+#define NODE_HEARD_MS        1000u /* a peer heard on its control link within this time is heard (ring_rest.h) */
 #define NODE_GRACE_MS        2500u /* one that just came into the view is, without having been heard */
 #define NODE_PLAN_MS         100u  /* the planner looks at least so often */
 #define NODE_STAGE_MS        1000u /* corosync is reloaded so long after a new list even if a member has not staged it */
@@ -133,6 +135,9 @@ struct node {
     struct corosync_process *corosync;
     struct cpg_group *group;
     bool in_view;
+    struct ring_rest rest;
+    bool quorate_said; /* in our hello */
+    char rest_words[160]; /* why our corosync rests; empty: it does not */
     struct node_member members[CPG_VIEW_MEMBERS_MAX];
     size_t member_count;
     char dialled[FORMATION_PEERS_MAX][PEER_ADDRESS_SIZE];
@@ -231,6 +236,10 @@ void node_members_expelled(struct node *node);
 /* The tree's nodes changed, or volumes came to be: tell formation, discovery, links, corosync. */
 void node_members_changed(struct node *node);
 void node_members_tick(struct node *node);
+/* Whether we are quorate changed: tell the peers. */
+void node_members_say_quorate(struct node *node);
+/* Look whether our corosync should rest, or has rested enough; at each tick. */
+void node_members_rest(struct node *node);
 struct node_member *node_members_find(struct node *node, uint16_t nodeid);
 /* Before a command is proposed that ends our being pristine (F2 of formation.h). */
 void node_members_not_pristine(struct node *node);

@@ -106,6 +106,10 @@ static void quorum_words(struct node *node, char *text, size_t size)
         return;
     }
     rsm_get_status(node->rsm, &status);
+    if (!node->in_view && node->rest_words[0]) {
+        (void)snprintf(text, size, "%s", node->rest_words);
+        return;
+    }
     if (!node->in_view && node->corosync_words[0]) {
         (void)snprintf(text, size, "corosync does not run here: %s", node->corosync_words);
         return;

@@ -155,6 +155,7 @@ static void node_log_role(struct node *node, const struct rsm_effect *effect)
     node->quorate = effect->quorate;
     node->sequencer = effect->sequencer;
     node_plan_wake(node);
+    node_members_say_quorate(node);
 }
 
 static void node_log_snapshot(struct node *node, uint64_t index)

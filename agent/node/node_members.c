@@ -55,7 +55,7 @@ struct peer_hello node_hello(const struct node *node)
 {
     struct formation_facts facts = node_facts(node);
     struct peer_hello hello = {.cluster = facts.cluster, .node = node->self.uuid, .nodeid = node->self.nodeid,
-                               .boot = node->boot, .node_count = facts.node_count, .pristine = facts.pristine};
+                               .boot = node->boot, .node_count = facts.node_count, .pristine = facts.pristine, .quorate = node->quorate};
     (void)snprintf(hello.name, sizeof(hello.name), "%s", node->options.name);
     (void)snprintf(hello.address, sizeof(hello.address), "%s:%u", node->address, PEER_PORT);
     (void)snprintf(hello.software, sizeof(hello.software), "%s", DIRECTOR_VERSION);
@@ -74,6 +74,14 @@ void node_announce(struct node *node)
     struct formation_event event = {.type = FORMATION_FACTS, .facts = node_facts(node),
                                     .status = node->quorate && node->current ? 0 : -EAGAIN};
     node_formation_feed(node, &event);
+}
+
+void node_members_say_quorate(struct node *node)
+{
+    struct peer_hello hello = node_hello(node);
+    if (node->control && hello.quorate != node->quorate_said)
+        peer_mesh_set_hello(node->control, &hello);
+    node->quorate_said = hello.quorate;
 }
 
 void node_members_not_pristine(struct node *node)
@@ -256,6 +264,75 @@ static void group_send_ident(struct node *node)
     group_send(node, GROUP_IDENT, ident, sizeof(ident));
 }
 
+/* --- partial cuts: see agent/core/ring_rest.h ------------------------------------------------------------------------- */
+
+static void rest_view(struct node *node)
+{
+    struct rsm_status status;
+    uint16_t members[CPG_VIEW_MEMBERS_MAX];
+    size_t voters = 0;
+    rsm_get_status(node->rsm, &status);
+    for (size_t i = 0; i < node->member_count; i++)
+        members[i] = node->members[i].nodeid;
+    for (size_t i = 0; i < status.voter_count; i++)
+        voters += node_members_find(node, status.voters[i]) != NULL;
+    ring_rest_view(&node->rest, members, node->member_count, voters > status.voter_count / 2, node_now_ms(node));
+}
+
+/* What the links say, and the names of those that are not heard. */
+static struct ring_rest_heard rest_heard(struct node *node, char *silent, size_t silent_size)
+{
+    struct ring_rest_heard heard = {.everybody = true};
+    uint64_t now_us = peer_clock_us();
+    size_t used = 0;
+    silent[0] = '\0';
+    for (size_t i = 0; i < tree_node_count(node->tree); i++) {
+        const struct tree_node *other = tree_node_at(node->tree, i);
+        uint64_t heard_us = peer_mesh_last_heard_us(node->control, other->nodeid);
+        if (other->nodeid == node->self.nodeid)
+            continue;
+        if (!heard_us || now_us - heard_us >= NODE_HEARD_MS * 1000ull) {
+            heard.everybody = false;
+            if (used < silent_size)
+                used += (size_t)snprintf(silent + used, silent_size - used, "%s%s", used ? ", " : "", other->name);
+            continue;
+        }
+        struct peer *peer = peer_mesh_find(node->control, other->nodeid);
+        heard.outside |= !node_members_find(node, other->nodeid);
+        heard.quorate |= peer && peer_hello(peer)->quorate;
+    }
+    return heard;
+}
+
+void node_members_rest(struct node *node)
+{
+    struct error error = {0};
+    char silent[100];
+    if (!node->corosync || !node->group || node->removed || node->stopping)
+        return;
+    struct ring_rest_heard heard = rest_heard(node, silent, sizeof(silent));
+    switch (ring_rest_step(&node->rest, node->self.nodeid, &heard, node_now_ms(node))) {
+    case RING_REST_NOTHING:
+        break;
+    case RING_REST_STOP:
+        (void)snprintf(node->rest_words, sizeof(node->rest_words), "this node rests for the sake of the others: it hears some of "
+                       "them but not all (%s); look at the network", silent[0] ? silent : "all, by other ways");
+        log_warning("corosync: running -> resting, because %s", node->rest_words);
+        corosync_process_stop(node->corosync, NULL, NULL);
+        break;
+    case RING_REST_START:
+        log_notice("corosync: resting -> running, because %s", heard.everybody  ? "every node is heard again"
+                                                                : heard.quorate ? "it is time to try"
+                                                                                : "the others are not quorate without this node");
+        node->rest_words[0] = '\0';
+        if (corosync_process_start(node->corosync, &error) < 0)
+            log_error("corosync: %s", error.message);
+        break;
+    }
+}
+
+/* --- the group -------------------------------------------------------------------------------------------------------- */
+
 static void group_view(const struct cpg_view *view, void *context)
 {
     struct node *node = context;
@@ -287,6 +364,7 @@ static void group_view(const struct cpg_view *view, void *context)
     memcpy(node->members, members, count * sizeof(members[0]));
     node->member_count = count;
     node->in_view = true;
+    rest_view(node);
     group_send_ident(node);
     node_log_view(node, view);
     node_plan_wake(node);
@@ -372,7 +450,7 @@ void node_members_run(struct node *node)
             result = corosync_process_start(node->corosync, &error);
         else
             (void)error_set(&error, result, "corosync: %s", strerror(-result));
-    } else if (result == 0) {
+    } else if (result == 0 && !node->rest.resting) {
         corosync_process_reload(node->corosync, corosync_reloaded, node);
     }
     if (result == 0 && !node->group) {
