@@ -78,6 +78,61 @@ static void ranges_wait_for_earlier_conflicts_only(void **state)
     assert_true(list_empty(&lock.held));
 }
 
+/* The rule itself, told by looking at all: granted when no earlier one held conflicts. */
+#define MODEL_RANGES 200u
+static struct range model_ranges[MODEL_RANGES];
+static uint64_t model_arrival[MODEL_RANGES]; /* 0: not held */
+static bool model_granted[MODEL_RANGES];
+static uint64_t model_last_granted;
+
+static bool model_free(unsigned i)
+{
+    const struct range *a = &model_ranges[i];
+    for (unsigned k = 0; k < MODEL_RANGES; k++) {
+        const struct range *b = &model_ranges[k];
+        if (model_arrival[k] && model_arrival[k] < model_arrival[i] && (a->exclusive || b->exclusive) &&
+            a->offset_bytes < b->offset_bytes + b->length_bytes && b->offset_bytes < a->offset_bytes + a->length_bytes)
+            return false;
+    }
+    return true;
+}
+
+static void model_note_granted(void *context, struct range *range)
+{
+    unsigned i = (unsigned)(range - model_ranges);
+    (void)context;
+    assert_false(model_granted[i]);
+    assert_true(model_arrival[i] > model_last_granted); /* in order of arrival */
+    model_last_granted = model_arrival[i];
+    model_granted[i] = true;
+}
+
+static void ranges_long_and_short_are_granted_as_the_rule_says(void **state)
+{
+    struct range_lock lock;
+    uint64_t seed = 7, arrivals = 0;
+    (void)state;
+    range_lock_init(&lock);
+    for (unsigned turn = 0; turn < 20000; turn++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        unsigned i = (unsigned)(seed >> 33) % MODEL_RANGES, kind = (unsigned)(seed >> 20) % 16;
+        if (model_arrival[i]) {
+            model_arrival[i] = 0; /* granted or still waiting */
+            model_last_granted = 0;
+            range_lock_remove(&lock, &model_ranges[i], model_note_granted, NULL);
+        } else {
+            uint64_t span = kind == 0 ? 64u << 20 : kind < 4 ? 1u << 20 : kind < 8 ? 192u << 10 : 4096;
+            model_ranges[i] = (struct range){.offset_bytes = (seed >> 40) % 16384 * 4096, .length_bytes = 1 + (seed >> 12) % span,
+                                             .exclusive = kind & 1};
+            model_arrival[i] = ++arrivals;
+            model_granted[i] = range_lock_add(&lock, &model_ranges[i]);
+        }
+        for (unsigned k = 0; k < MODEL_RANGES; k++)
+            if (model_arrival[k])
+                assert_int_equal(model_granted[k], model_free(k));
+    }
+}
+
 static struct metadata_header sample_header(uint64_t size)
 {
     struct metadata_header header = {.generation = 4, .volume = 9, .incarnation = 77, .size_bytes = size,
@@ -194,6 +249,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bitmap_counts_finds_and_survives_the_wire),
         cmocka_unit_test(ranges_wait_for_earlier_conflicts_only),
+        cmocka_unit_test(ranges_long_and_short_are_granted_as_the_rule_says),
         cmocka_unit_test(regions_stay_within_their_limit),
         cmocka_unit_test(a_torn_header_costs_one_slot),
         cmocka_unit_test(a_torn_bitmap_page_reads_as_all_ones),

@@ -44,6 +44,8 @@ struct mirror *mirror_new(const struct mirror_parameters *parameters)
     list_init(&m->ready);
     list_init(&m->waiting);
     range_lock_init(&m->locks);
+    for (unsigned i = 0; i < SEQUENCE_BUCKETS; i++)
+        list_init(&m->by_sequence[i]);
     if (mirror_memory(m) < 0) {
         mirror_free(m);
         return NULL;

@@ -35,6 +35,7 @@ enum op_phase {
 struct mirror_op {
     struct list link;   /* m->active or m->unused */
     struct list issued; /* m->issued, in order of sequence */
+    struct list by_sequence; /* m->by_sequence, from its write on */
     struct list ready;  /* m->ready */
     struct range range;
     enum op_kind kind;
@@ -84,7 +85,8 @@ struct member {
     bool progressed;
 };
 
-#define LINKS_MAX 128u
+#define LINKS_MAX        128u
+#define SEQUENCE_BUCKETS 128u /* sequences of writes in flight are mostly neighbours: about one in each */
 
 struct mirror {
     struct mirror_parameters parameters;
@@ -121,6 +123,7 @@ struct mirror {
     uint32_t op_count, foreground, background;
     struct list active, unused, issued, ready, waiting;
     struct range_lock locks;
+    struct list by_sequence[SEQUENCE_BUCKETS]; /* ops that replies to writes are for */
     uint64_t retry_us;    /* something waits for a buffer or source */
     uint64_t tell_us;
     uint64_t reconcile_retry_us;

@@ -32,6 +32,7 @@ struct mirror_op *op_new(struct mirror *m, enum op_kind kind, uint64_t offset, u
     op->index = index;
     op->turn = turn;
     list_init(&op->issued);
+    list_init(&op->by_sequence);
     list_init(&op->ready);
     list_append(&m->active, &op->link);
     op->kind = kind;
@@ -56,6 +57,7 @@ void op_free(struct mirror *m, struct mirror_op *op)
     release(m, &op->data);
     release(m, &op->buffer);
     list_remove(&op->issued);
+    list_remove(&op->by_sequence);
     list_remove(&op->ready);
     if (!mirror_bug(m, MIRROR_BUG_NO_RANGE_LOCK))
         range_lock_remove(&m->locks, &op->range, range_granted, m);
@@ -232,6 +234,8 @@ void op_write(struct mirror *m, struct mirror_op *op)
     uint8_t syncing = mirror_syncing_mask(m);
     op->phase = OP_WRITING;
     op->sequence = ++m->sequence;
+    list_remove(&op->by_sequence);
+    list_append(&m->by_sequence[op->sequence % SEQUENCE_BUCKETS], &op->by_sequence);
     op->issued_us = m->now;
     op->acked = op->errors = 0;
     op->merge_number = 0;
@@ -326,8 +330,9 @@ void mirror_write_reply(struct mirror *m, unsigned k, const struct mirror_messag
 {
     int status = (int)(int64_t)message->argument;
     struct mirror_op *op = NULL;
-    list_foreach(node, &m->active) {
-        struct mirror_op *candidate = list_entry(node, struct mirror_op, link);
+    struct list *bucket = &m->by_sequence[message->request % SEQUENCE_BUCKETS];
+    list_foreach(node, bucket) {
+        struct mirror_op *candidate = list_entry(node, struct mirror_op, by_sequence);
         if (candidate->sequence == message->request && candidate->phase >= OP_WRITING) {
             op = candidate;
             break;

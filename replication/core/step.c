@@ -1,5 +1,14 @@
 #include "replication/core/step.h"
+#include <stddef.h>
 #include <string.h>
+
+#define EFFECT_FITS(member) \
+    static_assert(sizeof(((struct mirror_effect *)0)->member) <= \
+                      offsetof(struct mirror_effect, send.body) - offsetof(struct mirror_effect, send), "is zeroed in full")
+EFFECT_FITS(disk);
+EFFECT_FITS(meta);
+EFFECT_FITS(complete);
+EFFECT_FITS(ask_isr);
 
 struct mirror_effect *mirror_effects_add(struct mirror_effects *effects, enum mirror_effect_type type)
 {
@@ -10,7 +19,8 @@ struct mirror_effect *mirror_effects_add(struct mirror_effects *effects, enum mi
         effects->capacity = capacity;
     }
     struct mirror_effect *effect = &effects->items[effects->count++];
-    memset(effect, 0, sizeof(*effect));
+    /* All but the body of a SEND, which is most of it and which its encoder writes in full. */
+    memset(effect, 0, offsetof(struct mirror_effect, send.body));
     effect->type = type;
     return effect;
 }

@@ -144,11 +144,11 @@ struct mirror_effect {
             uint16_t nodeid;
             struct peer_header header;
             uint32_t body_bytes;
-            uint8_t body[MIRROR_BODY_MAX];
             const uint8_t *blob; /* memory of the core, valid until its next step */
             uint32_t blob_bytes;
             struct mirror_data data;
             uint32_t data_bytes;
+            uint8_t body[MIRROR_BODY_MAX]; /* last: not zeroed by mirror_effects_add() */
         } send;
         struct {
             uint64_t token;

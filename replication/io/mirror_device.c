@@ -124,6 +124,7 @@ int mirror_device_open(uv_loop_t *loop, const struct mirror_device_options *opti
     uv_idle_init(loop, &d->teller);
     d->handles = 2;
     *ret_device = d;
+    d->now_us = mirror_clock_us();
     device_timer_set(d);
     return 0;
 }

@@ -64,7 +64,7 @@ struct mirror_device {
     uv_loop_t *loop;
     uv_timer_t timer;
     uv_idle_t teller;
-    uint64_t timer_at_us;
+    uint64_t timer_at_us, now_us;
     struct mirror *mirror;
     struct replica *replica;
     struct metadata_file metadata;

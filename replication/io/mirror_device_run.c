@@ -115,9 +115,9 @@ int device_step(struct mirror_device *d, bool member, const struct mirror_event 
     int result = 0;
     d->effects.count = 0;
     if (!member)
-        result = mirror_step(d->mirror, event, mirror_clock_us(), &d->effects);
+        result = mirror_step(d->mirror, event, d->now_us, &d->effects);
     else if (d->replica)
-        result = replica_step(d->replica, event, mirror_clock_us(), &d->effects);
+        result = replica_step(d->replica, event, d->now_us, &d->effects);
     else if (event->type == MIRROR_EVENT_MESSAGE && event->message.data.handle)
         data_unref(event->message.data.handle); /* no replica here */
     for (unsigned i = 0; i < d->effects.count; i++)
@@ -129,7 +129,7 @@ static void timer_fired(uv_timer_t *timer);
 
 void device_timer_set(struct mirror_device *d)
 {
-    uint64_t next = mirror_next_tick(d->mirror), now = mirror_clock_us();
+    uint64_t next = mirror_next_tick(d->mirror), now = d->now_us;
     if (d->replica)
         next = MIN(next, replica_next_tick(d->replica));
     if (d->closing || next == UINT64_MAX || (uv_is_active((uv_handle_t *)&d->timer) && d->timer_at_us <= next))
@@ -143,6 +143,7 @@ int device_feed(struct mirror_device *d, bool member, const struct mirror_event 
 {
     ASSERT(!d->running); /* devices and transports do not call back inside a call */
     d->running = true;
+    d->now_us = mirror_clock_us(); /* once: what follows of the event takes no time that counts */
     int result = device_step(d, member, event);
     device_frames_run(d);
     d->running = false;
