@@ -37,13 +37,14 @@ struct bench_cluster {
     struct bench_member members[MIRROR_REPLICAS_MAX]; /* 1.. in the owner's process */
     pid_t pids[MIRROR_REPLICAS_MAX];                  /* of all nodes, for the meter */
     uv_poll_t control;                                /* member */
+    uint8_t wanted;                                   /* members to be linked */
     unsigned asked;                                   /* changes of the in-sync set that the owner asked for; all are granted */
     const char *asked_reason;
 };
 
 /* Fork the members, open everything; only the links are not made. Call before anything else starts a thread. */
 void bench_cluster_start(struct bench_cluster *cluster, const struct bench_cluster_options *options);
-/* Dial these members (bit k: replica k). Returns at once. */
+/* Have links to these members (bit k: replica k) and no others. Returns at once. */
 void bench_cluster_link(struct bench_cluster *cluster, uint8_t members);
 /* Commit this in-sync set. */
 void bench_cluster_commit(struct bench_cluster *cluster, uint8_t isr);

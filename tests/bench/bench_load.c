@@ -65,7 +65,7 @@ void bench_load_run(uv_loop_t *loop, struct bench_load *load, struct block_devic
 
 struct fill {
     struct block_device *device;
-    uint64_t next;
+    uint64_t next, stamp;
     unsigned under_way;
 };
 
@@ -84,6 +84,8 @@ static void fill_next(struct fill_slot *slot)
     slot->iov.iov_len = MIN((uint64_t)BENCH_LARGEST_BYTES, size - fill->next);
     slot->request.offset_bytes = fill->next;
     slot->request.length_bytes = slot->iov.iov_len;
+    for (size_t at = 0; at < slot->iov.iov_len; at += 4096)
+        memcpy((uint8_t *)slot->iov.iov_base + at, &(uint64_t){++fill->stamp}, sizeof(uint64_t));
     fill->next += slot->iov.iov_len;
     fill->under_way++;
     block_device_submit(fill->device, &slot->request);
@@ -99,7 +101,7 @@ static void fill_done(struct block_request *request)
 
 void bench_fill(uv_loop_t *loop, struct block_device *device)
 {
-    struct fill fill = {.device = device};
+    struct fill fill = {.device = device, .stamp = bench_clock_ns()};
     struct fill_slot slots[4] = {0};
     for (unsigned i = 0; i < ARRAY_SIZE(slots); i++) {
         slots[i] = (struct fill_slot){.fill = &fill, .iov = {bench_buffer(BENCH_LARGEST_BYTES), BENCH_LARGEST_BYTES}};

@@ -29,7 +29,7 @@ struct bench_load {
 /* Begin; the meter's report is the caller's. Writes are FUA. */
 void bench_load_start(struct bench_load *load, struct block_device *device, const struct bench_workload *workload,
                       double warm_s, double seconds, const pid_t *pids, unsigned pid_count);
-/* The whole device once, in writes of 1 MiB. Runs the loop. */
+/* The whole device once, in writes of 1 MiB; no block is like another, or like one of an earlier fill. Runs the loop. */
 void bench_fill(uv_loop_t *loop, struct block_device *device);
 /* Start and run the loop until it is over. */
 void bench_load_run(uv_loop_t *loop, struct bench_load *load, struct block_device *device, const struct bench_workload *workload,

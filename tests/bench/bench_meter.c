@@ -12,6 +12,7 @@ static const struct bench_workload workloads[] = {
     {"w1m-1", true, false, false, 1 << 20, 1},    {"w1m-4", true, false, false, 1 << 20, 4},
     {"r4k-1", false, true, false, 4096, 1},       {"r4k-32", false, true, false, 4096, 32},
     {"r1m-4", false, false, false, 1 << 20, 4},   {"w64k-8", true, true, false, 65536, 8},
+    {"w4k-4", true, true, false, 4096, 4},        {"w4k-8", true, true, false, 4096, 8},
     {"copy256k-8", true, false, true, 1 << 18, 8}, {"copy1m-4", true, false, true, 1 << 20, 4},
 };
 

@@ -1,0 +1,4 @@
+add_executable(resync_bench resync_bench.c bench_cluster.c)
+target_link_libraries(resync_bench PRIVATE director_bench director_replication director_agent_io director_plugin_loader)
+add_executable(resync_bench_plain resync_bench.c bench_cluster.c peer_plain.c)
+target_link_libraries(resync_bench_plain PRIVATE director_bench director_replication director_agent_io director_plugin_loader)
