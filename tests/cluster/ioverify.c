@@ -23,6 +23,7 @@
 #define DEPTH_MAX      256u
 #define READ_SHARE     6u /* one in so many operations is a read */
 #define VIOLATIONS_MAX 20u
+#define GAP_TOLD_MS    5u
 
 enum op_state { OP_FREE, OP_READY, OP_SENT };
 
@@ -42,7 +43,7 @@ enum phase { PHASE_LOAD, PHASE_DRAIN, PHASE_VERIFY, PHASE_END };
 static struct {
     const char *portals[PATHS_MAX];
     unsigned portal_count;
-    const char *target, *history_file, *until_file, *verify_only;
+    const char *target, *history_file, *until_file, *verify_only, *gaps_file;
     int lun;
     unsigned depth;
     uint64_t seconds, blocks, offset_bytes, stride_bytes, timeout_ms, command_timeout_ms, drain_ms, settle_ms, rate;
@@ -69,6 +70,7 @@ static struct path *verifying;
 static uint64_t verify_next, verify_done;
 static bool verified[PATHS_MAX];
 static volatile sig_atomic_t stop_asked;
+static FILE *gaps;
 
 static struct {
     uint64_t writes, reads, retries, switches, errors, verified_reads;
@@ -106,8 +108,12 @@ static void wall_time(uint64_t at_ms, char text[16])
 /* An operation was acknowledged (or the load ended): how long was it since the one before? */
 static void gap_note(void)
 {
-    if (total.last_ack_ms && now_ms - total.last_ack_ms > total.gap_ms) {
-        total.gap_ms = now_ms - total.last_ack_ms;
+    uint64_t gap_ms = total.last_ack_ms ? now_ms - total.last_ack_ms : 0;
+    if (gaps && gap_ms >= GAP_TOLD_MS)
+        fprintf(gaps, "%" PRIu64 " %" PRIu64 "\n",
+                (uint64_t)total.wall_start.tv_sec * 1000 + (uint64_t)total.wall_start.tv_nsec / 1000000 + total.last_ack_ms - start_ms, gap_ms);
+    if (gap_ms > total.gap_ms) {
+        total.gap_ms = gap_ms;
         total.gap_at_ms = total.last_ack_ms - start_ms;
     }
     total.last_ack_ms = now_ms;
@@ -549,7 +555,7 @@ static void options_parse(int argc, char **argv)
         {"timeout-ms", required_argument, NULL, 'T'},  {"command-timeout-ms", required_argument, NULL, 'C'},
         {"drain-ms", required_argument, NULL, 'D'},    {"settle-ms", required_argument, NULL, 'e'},
         {"rate", required_argument, NULL, 'r'},        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0}};
+        {"gaps", required_argument, NULL, 'g'},        {NULL, 0, NULL, 0}};
     int which, index = 0;
     while ((which = getopt_long(argc, argv, "", names, &index)) != -1) {
         const char *name = names[index].name;
@@ -562,6 +568,7 @@ static void options_parse(int argc, char **argv)
         case 'b': options.blocks = number(name, optarg, 1, 1u << 26); break;
         case 'H': options.history_file = optarg; break;
         case 'u': options.until_file = optarg; break;
+        case 'g': options.gaps_file = optarg; break;
         case 'V': options.verify_only = optarg; break;
         case 'o': options.offset_bytes = number(name, optarg, 0, UINT64_MAX / 2); break;
         case 'S': options.stride_bytes = number(name, optarg, IO_BLOCK_BYTES, 1ull << 40); break;
@@ -611,6 +618,13 @@ static int set_up(void)
         fprintf(stderr, "ioverify: %s\n", error.code ? error.message : strerror(-result));
         return result;
     }
+    if (options.gaps_file && !(gaps = fopen(options.gaps_file, "we"))) {
+        result = -errno;
+        fprintf(stderr, "ioverify: %s: %s\n", options.gaps_file, strerror(-result));
+        return result;
+    }
+    if (gaps)
+        setlinebuf(gaps);
     resting = calloc(history.block_count, sizeof(*resting));
     writing = calloc(history.block_count, sizeof(*writing));
     settings = (struct path_settings){.target = options.target,
