@@ -501,6 +501,7 @@ static const char usage_text[] =
     "  --until-file FILE        or until this file exists (then without --seconds for ever)\n"
     "  --depth D                commands under way (16, at most 256)\n"
     "  --rate N                 at most so many a second (no limit)\n"
+    "  --gaps F                 write to F a line for each gap of 5 ms and more in acknowledged I/O\n"
     "  --blocks N               how many blocks are used (4096)\n"
     "  --offset BYTES           where they begin (0)\n"
     "  --stride BYTES           from one to the next (4096)\n"
