@@ -4,10 +4,16 @@
 #include <errno.h>
 #include <string.h>
 
+static bool is_preview(const Director__Call *call)
+{
+    const char *preview = view_call_value(call, "preview");
+    return call->verb == DIRECTOR__VERB__ACTION && preview && strcmp(preview, "yes") == 0;
+}
+
 bool api_view_is_read(const Director__Call *call)
 {
     return call->verb == DIRECTOR__VERB__LIST || call->verb == DIRECTOR__VERB__GET ||
-           call->verb == DIRECTOR__VERB__STATUS || call->verb == DIRECTOR__VERB__DESCRIBE;
+           call->verb == DIRECTOR__VERB__STATUS || call->verb == DIRECTOR__VERB__DESCRIBE || is_preview(call);
 }
 
 struct listing {
@@ -21,7 +27,7 @@ static bool list_one(const struct view_place *child, void *context)
 {
     struct listing *listing = context;
     (void)view_object_add(listing->view, child, listing->full, listing->result);
-    if (listing->depth > 1) {
+    if (listing->depth > 1 && child->kind != VIEW_EVENTS) { /* the many events only when they are asked for */
         listing->depth--;
         view_children(listing->view, child, list_one, listing);
         listing->depth++;
@@ -68,6 +74,28 @@ static void choices_of_plugins(const struct api_view *view, Director__Property *
             view_property_choice(property, plugin.name);
 }
 
+static void choices_of_replicas(const struct api_view *view, const struct tree_volume *volume, Director__Property *property)
+{
+    for (unsigned i = 0; i < volume->replica_count; i++)
+        if (volume->replicas[i].nodeid)
+            view_property_choice(property, view_node_name(view, volume->replicas[i].nodeid));
+}
+
+static bool choices_of_policy(const char *name, Director__Property *property)
+{
+    static const struct {
+        const char *name, *values[2];
+    } policies[] = {{"cache", {"write-through", "write-back"}}, {"reads", {"lease", "verified"}}, {"checksum", {"on", "off"}}};
+    for (size_t i = 0; i < ARRAY_SIZE(policies); i++) {
+        if (strcmp(policies[i].name, name) != 0)
+            continue;
+        view_property_choice(property, policies[i].values[0]);
+        view_property_choice(property, policies[i].values[1]);
+        return true;
+    }
+    return false;
+}
+
 /* The values a property or argument can have now, where they can be listed. */
 static void choices(const struct api_view *view, const struct view_place *place, Director__Property *property)
 {
@@ -79,9 +107,15 @@ static void choices(const struct api_view *view, const struct view_place *place,
         for (unsigned i = 0; i < place->volume->replica_count; i++)
             if (place->volume->isr >> i & 1)
                 view_property_choice(property, view_node_name(view, place->volume->replicas[i].nodeid));
+    } else if (place->kind == VIEW_VOLUME && (strcmp(name, "node") == 0 || strcmp(name, "from") == 0)) {
+        choices_of_replicas(view, place->volume, property);
+    } else if (place->kind == VIEW_VOLUME && strcmp(name, "to") == 0) {
+        choices_of_folder(view, VIEW_NODES, "/nodes", property);
+    } else if (choices_of_policy(name, property)) {
+        return;
     } else if (strcmp(name, "nodes") == 0 && place->kind == VIEW_VOLUMES) {
         choices_of_folder(view, VIEW_NODES, "/nodes", property);
-    } else if (strcmp(name, "store") == 0 && place->kind == VIEW_VOLUMES) {
+    } else if (strcmp(name, "store") == 0 && (place->kind == VIEW_VOLUMES || place->kind == VIEW_VOLUME)) {
         choices_of_stores(view, property);
     } else if (strcmp(name, "replicas") == 0 && place->kind == VIEW_VOLUMES) {
         for (char count[2] = "1"; count[0] <= '0' + (int)TREE_REPLICAS_MAX; count[0]++)
@@ -139,6 +173,13 @@ Director__Result *api_view_answer(const struct api_view *view, const Director__C
         break;
     case DIRECTOR__VERB__STATUS:
         view_status(view, &place, result);
+        break;
+    case DIRECTOR__VERB__ACTION:
+        code = view_preview(view, &place, call, result, &error);
+        if (code < 0) {
+            api_result_free(result);
+            return view_result_error(code, error.message);
+        }
         break;
     default:
         api_result_free(result);

@@ -6,6 +6,8 @@
  *     /volumes/V                     /volumes/V/replicas/N        (N: the node's name)
  *     /targets/IQN                   /targets/IQN/luns/L          /targets/IQN/sessions/K (live)
  *     /plugins/P                                                  (live)
+ *     /tasks/K                       verify-7, move-8 (committed); grow-V, resync-V-N (as the volumes stand)
+ *     /events/I                      what happened, by number
  *
  * How the agent uses it, for a Call from api/server.h (after its read barrier):
  *     if (api_view_is_read(call)) { r = api_view_answer(&view, call); api_call_reply(c, r); api_result_free(r); }
@@ -32,11 +34,32 @@ struct api_live_volume {
     char reason[128];
     uint64_t read_bytes, written_bytes, reads, writes; /* since the owner opened it */
     uint64_t resynced_bytes; /* copied to returning replicas since the owner opened it */
+    uint64_t repaired_blocks; /* rewritten from a good replica since the owner opened it */
     struct {
         bool syncing;
         uint64_t total_bytes, done_bytes; /* of this resync */
-        uint64_t bytes_per_second;
+        uint64_t compared_bytes, sent_bytes;
+        uint64_t bytes_per_second, left_ms; /* UINT64_MAX: not known */
+        uint64_t dirty_bytes;     /* known to differ, in whole regions */
+        uint64_t read_errors, repaired_blocks; /* since the owner opened it */
     } replica[4];                 /* by replica index */
+    struct api_live_check {
+        uint64_t task;            /* 0: none is running */
+        bool waiting;             /* for a member, or for a resync to end */
+        bool ended;               /* figures are final */
+        uint64_t position, total_bytes, bytes_per_second, left_ms;
+        uint64_t mismatches, bad_blocks, repaired, unrepaired; /* with what was found before a failover */
+        char words[128];          /* the first findings */
+    } check;
+};
+
+/* What a node says of its own replica of a volume. */
+struct api_live_replica {
+    bool failed;              /* out of service until its directord is restarted or its disk replaced */
+    uint64_t intent_marks;    /* regions with writes that may be under way */
+    uint64_t carry_marks;     /* of these: of an earlier life, to be reconciled by the owner */
+    uint64_t sealed_epoch;
+    uint64_t checksum_errors; /* since it was opened */
 };
 
 struct api_live_session {
@@ -56,6 +79,9 @@ struct api_live {
     const char *(*leader)(void *context);                            /* name of the sequencer's node, or NULL */
     bool (*node_alive)(void *context, uint32_t nodeid);              /* as the cluster sees it */
     bool (*volume)(void *context, uint64_t volume_id, struct api_live_volume *ret_figures);
+    /* The same as it was last heard, however old. */
+    bool (*volume_last)(void *context, uint64_t volume_id, struct api_live_volume *ret_figures);
+    bool (*replica)(void *context, uint64_t volume_id, uint32_t nodeid, struct api_live_replica *ret_figures);
     bool (*session)(void *context, const char *iqn, unsigned index, struct api_live_session *ret_session); /* false: no more */
     bool (*plugin)(void *context, unsigned index, struct api_live_plugin *ret_plugin);                     /* false: no more */
     bool (*store_space)(void *context, uint32_t nodeid, const char *store, uint64_t *ret_capacity_bytes,
@@ -83,10 +109,11 @@ struct api_plan {
     Director__Command *commands[API_PLAN_COMMANDS_MAX]; /* origin fields are the proposer's to fill */
     unsigned command_count;       /* 0: nothing to do, it is so already */
     char path[512];               /* the object to show afterwards; of a deletion the parent */
-    char message[256];            /* one sentence of success */
+    char message[384];            /* one sentence of success */
 };
 
-/* LIST, GET, DESCRIBE, STATUS: answered by api_view_answer(). CREATE, SET, DELETE, ACTION: by api_view_plan(). */
+/* LIST, GET, DESCRIBE, STATUS, and an ACTION with preview=yes (what would it do?): answered by api_view_answer(). CREATE, SET,
+ * DELETE, ACTION: by api_view_plan(). */
 bool api_view_is_read(const Director__Call *call);
 /* Never NULL; errors are in code and message. The caller's until api_result_free(). */
 Director__Result *api_view_answer(const struct api_view *view, const Director__Call *call);

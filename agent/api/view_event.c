@@ -70,6 +70,22 @@ static void named_event(const char *folder, const char *kind, const char *name, 
     text_addf(&event->line, "%s %s: %s", kind, name, deleted ? "deleted" : "made");
 }
 
+/* What the log of events just got, in its words. */
+static void logged_event(const struct api_view *view, const Director__Command *command, struct event *event)
+{
+    size_t count = tree_event_count(view->tree);
+    const struct tree_event *last = count ? tree_event_at(view->tree, count - 1) : NULL;
+    if (!last || last->kind != command->body_case)
+        return;
+    if (last->kind == DIRECTOR__COMMAND__BODY_TASK_CREATE || last->kind == DIRECTOR__COMMAND__BODY_TASK_END)
+        event_path(event, "/tasks", "", NULL);
+    else if (tree_volume_by_name(view->tree, last->object))
+        event_path(event, "/volumes/", last->object, NULL);
+    else
+        return;
+    view_event_words(view, last, &event->line);
+}
+
 static void describe_command(const struct api_view *view, const Director__Command *command, struct event *event)
 {
     const struct tree_volume *volume;
@@ -135,7 +151,7 @@ static void describe_command(const struct api_view *view, const Director__Comman
         lun_event(command->lun_remove->iqn, command->lun_remove->lun, NULL, event);
         break;
     default:
-        break;
+        logged_event(view, command, event);
     }
 }
 

@@ -30,8 +30,22 @@ static bool volume(void *context, uint64_t volume_id, struct api_live_volume *re
         ret_figures->replica[1].total_bytes = 4ull << 30;
         ret_figures->replica[1].done_bytes = 1843ull << 20;
         ret_figures->replica[1].bytes_per_second = 120ull << 20;
+        ret_figures->replica[1].left_ms = 19000;
+        ret_figures->replica[1].dirty_bytes = 2253ull << 20;
     }
     return found != NULL;
+}
+
+static bool volume_last(void *context, uint64_t volume_id, struct api_live_volume *ret_figures)
+{
+    return volume(context, volume_id, ret_figures);
+}
+
+static bool replica(void *context, uint64_t volume_id, uint32_t nodeid, struct api_live_replica *ret_figures)
+{
+    (void)context;
+    *ret_figures = (struct api_live_replica){.intent_marks = volume_id == VIEW_FIXTURE_DB ? 3 : 0, .sealed_epoch = nodeid};
+    return true;
 }
 
 static bool session(void *context, const char *iqn, unsigned index, struct api_live_session *ret_session)
@@ -100,6 +114,7 @@ void view_fixture_init(struct view_fixture *fixture, bool with_volumes)
     uint8_t cluster[16] = {0xc1, [6] = 0x40, [8] = 0x80};
     *fixture = (struct view_fixture){.tree = tree_new(), .quorate = true, .resync = true};
     fixture->live = (struct api_live){.quorate = quorate, .leader = leader, .node_alive = node_alive, .volume = volume,
+                                      .volume_last = volume_last, .replica = replica,
                                       .session = session, .plugin = plugin};
     fixture->view = (struct api_view){.tree = fixture->tree, .live = &fixture->live, .live_context = fixture, .self = "node1"};
     APPLY(CLUSTER_INIT, cluster_init, .uuid = {16, cluster}, .name = (char *)"c1");
@@ -159,6 +174,9 @@ Director__Result *view_fixture_call(struct view_fixture *fixture, const Director
     unsigned done = 0;
     while (done < plan.command_count && code == 0) {
         plan.commands[done]->time_ms = 1790000000000;
+        plan.commands[done]->origin = 1;
+        free(plan.commands[done]->who == protobuf_c_empty_string ? NULL : plan.commands[done]->who);
+        plan.commands[done]->who = strdup("root");
         code = tree_apply(fixture->tree, plan.commands[done], NULL, &error);
         if (code < 0)
             break;

@@ -24,6 +24,10 @@ enum view_kind {
     VIEW_SESSION,
     VIEW_PLUGINS,
     VIEW_PLUGIN,
+    VIEW_TASKS,
+    VIEW_TASK,
+    VIEW_EVENTS,
+    VIEW_EVENT,
     VIEW_KIND_COUNT
 };
 
@@ -39,6 +43,8 @@ struct view_place {
     unsigned replica; /* index in volume */
     const struct tree_target *target;
     const struct tree_lun *lun;
+    const struct tree_task *task; /* VIEW_TASK; NULL: the resync of replica, or (replica none) the growing, of volume */
+    const struct tree_event *event;
     struct api_live_session session;
     struct api_live_plugin plugin;
 };
@@ -74,6 +80,8 @@ const char *view_kind_word(enum view_kind kind);
 const char *view_kind_help(enum view_kind kind);
 /* Ended by a NULL name. */
 const struct view_property *view_properties(enum view_kind kind);
+/* Equal names of properties: in_sync_min and in-sync-min are the same. */
+bool view_name_equal(const char *a, const char *b);
 const struct view_property *view_property_find(const struct view_property *list, const char *name);
 /* Ended by a NULL word; all kinds. */
 extern const struct view_verb view_verbs[];
@@ -122,6 +130,37 @@ void view_replica_state(const struct api_view *view, const struct tree_volume *v
 void view_replica_names(const struct api_view *view, const struct tree_volume *volume, uint32_t mask, const char *separator,
                         struct text *names);
 unsigned view_session_count(const struct api_view *view, const char *iqn);
+
+/* ---- view_task.c: committed tasks, resyncs and growing as objects ----------------------------------------------------------- */
+
+#define VIEW_NO_REPLICA UINT32_MAX /* in view_place.replica */
+
+void view_task_visit(const struct api_view *view, struct view_place *child, const struct view_place *place, view_visit *visit,
+                     void *context);
+void view_task_summary(const struct api_view *view, const struct view_place *place, struct text *summary);
+void view_task_value(const struct api_view *view, const struct view_place *place, const char *name, struct text *value);
+bool view_task_running(const struct view_place *place);
+const char *view_task_kind(uint64_t kind); /* "verify" */
+const char *view_task_state(uint64_t state); /* "cancelled" */
+
+/* ---- view_log.c: the events ------------------------------------------------------------------------------------------------ */
+
+/* One line: what happened, why, by whom. */
+void view_event_words(const struct api_view *view, const struct tree_event *event, struct text *words);
+void view_event_value(const struct api_view *view, const struct tree_event *event, const char *name, struct text *value);
+/* When nodeid's replica of the volume was last seen to leave the in-sync set: the event, and the last one with it in it.
+ * NULL: the events do not go back that far. */
+const struct tree_event *view_event_left(const struct api_view *view, const struct tree_volume *volume, uint16_t nodeid);
+void view_time(uint64_t ms, struct text *text); /* 2026-11-22T21:00:00Z; nothing for 0 */
+
+/* ---- view_resort.c: what force and discard would do ---------------------------------------------------------------------------- */
+
+/* Fill result with lines; 0 or the same refusals as the plan. */
+int view_preview(const struct api_view *view, const struct view_place *place, const Director__Call *call,
+                 Director__Result *result, struct error *error);
+const char *view_call_value(const Director__Call *call, const char *name);
+int view_resort_check(const struct api_view *view, const struct tree_volume *volume, bool force, const char *node,
+                      unsigned *ret_replica, struct error *error);
 
 /* ---- view_status.c ------------------------------------------------------------------------------------------------------- */
 

@@ -124,6 +124,8 @@ void view_replica_state(const struct api_view *view, const struct tree_volume *v
 {
     if (view_node_offline(view, volume->replicas[replica].nodeid))
         text_add(state, "offline");
+    else if (volume->replicas[replica].held)
+        text_add(state, "held");
     else if (volume->isr >> replica & 1)
         text_add(state, "in sync");
     else if (judgement->live.known && judgement->live.replica[replica].syncing)

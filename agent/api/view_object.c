@@ -209,6 +209,21 @@ static void summary_replica(const struct api_view *view, const struct view_place
 
 static unsigned count_children(const struct api_view *view, const struct view_place *place);
 
+static bool running_one(const struct view_place *child, void *context)
+{
+    *(unsigned *)context += view_task_running(child);
+    return true;
+}
+
+static void summary_tasks(const struct api_view *view, const struct view_place *place, struct text *summary)
+{
+    unsigned running = 0, all = count_children(view, place);
+    view_children(view, place, running_one, &running);
+    text_addf(summary, "%u running", running);
+    if (all > running)
+        text_addf(summary, ", %u ended", all - running);
+}
+
 void view_summary(const struct api_view *view, const struct view_place *place, struct text *summary)
 {
     const struct tree *tree = view->tree;
@@ -273,6 +288,20 @@ void view_summary(const struct api_view *view, const struct view_place *place, s
         break;
     case VIEW_PLUGINS:
         text_addf(summary, "%u loaded", count_children(view, place));
+        break;
+    case VIEW_TASKS:
+        summary_tasks(view, place, summary);
+        break;
+    case VIEW_TASK:
+        view_task_summary(view, place, summary);
+        break;
+    case VIEW_EVENTS:
+        text_addf(summary, "%u %s", COUNT(tree_event_count(tree), "event"));
+        break;
+    case VIEW_EVENT:
+        view_time(place->event->time_ms, summary);
+        text_add(summary, ", ");
+        view_event_words(view, place->event, summary);
         break;
     case VIEW_KIND_COUNT:
         break;
@@ -386,25 +415,39 @@ static void store_value(const struct api_view *view, const struct tree_store *st
         size_value(IS("space_total") ? capacity : free_bytes, value);
 }
 
-static void time_value(uint64_t ms, struct text *value)
-{
-    time_t seconds = (time_t)(ms / 1000);
-    struct tm parts;
-    char text[32];
-    if (ms && gmtime_r(&seconds, &parts) && strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &parts))
-        text_add(value, text);
-}
-
 static void volume_live_value(const struct view_volume_judgement *judgement, const char *name, struct text *value)
 {
     if (!judgement->live.known)
         return;
     uint64_t figure = IS("read_bytes")    ? judgement->live.read_bytes
                       : IS("written_bytes") ? judgement->live.written_bytes
-                      : IS("reads")         ? judgement->live.reads
+                      : IS("read_requests") ? judgement->live.reads
                       : IS("resynced_bytes") ? judgement->live.resynced_bytes
+                      : IS("repaired_blocks") ? judgement->live.repaired_blocks
                                             : judgement->live.writes;
     text_addf(value, "%" PRIu64, figure);
+}
+
+static bool policy_value(const struct tree_policy *policy, const char *name, struct text *value)
+{
+    uint32_t slow_ms = policy->slow_ms ? policy->slow_ms : 5000;
+    if (IS("cache"))
+        text_add(value, policy->write_back ? "write-back" : "write-through");
+    else if (IS("reads"))
+        text_add(value, policy->verified_reads ? "verified" : "lease");
+    else if (IS("checksum"))
+        text_add(value, policy->checksum ? "on" : "off");
+    else if (IS("slow"))
+        text_addf(value, slow_ms % 1000 ? "%ums" : "%us", slow_ms % 1000 ? slow_ms : slow_ms / 1000);
+    else if (IS("in_sync_min"))
+        text_addf(value, "%u", policy->in_sync_min ? policy->in_sync_min : 1);
+    else if (IS("resync_floor"))
+        size_value(policy->resync_floor ? policy->resync_floor : 4u << 20, value);
+    else if (IS("resync_cap"))
+        size_value(policy->resync_cap, value);
+    else
+        return false;
+    return true;
 }
 
 static void volume_value(const struct api_view *view, const struct tree_volume *volume, const char *name, struct text *value)
@@ -432,13 +475,34 @@ static void volume_value(const struct api_view *view, const struct tree_volume *
     else if (IS("epoch"))
         text_addf(value, "%" PRIu64, volume->epoch);
     else if (IS("created"))
-        time_value(volume->created_ms, value);
+        view_time(volume->created_ms, value);
     else if (IS("id"))
         text_addf(value, "%" PRIu64, volume->id);
     else if (IS("uuid"))
         uuid_value(&volume->uuid, value);
+    else if (IS("growing_to")) {
+        if (volume->size_wanted)
+            size_value(volume->size_wanted, value);
+    } else if (policy_value(&volume->policy, name, value))
+        return;
     else
         volume_live_value(&judgement, name, value);
+}
+
+/* What its node says of it. */
+static void replica_own_value(const struct api_view *view, const struct tree_volume *volume, const struct tree_replica *replica,
+                              const char *name, struct text *value)
+{
+    struct api_live_replica own;
+    if (!view->live || !view->live->replica || view_node_offline(view, replica->nodeid) ||
+        !view->live->replica(view->live_context, volume->id, replica->nodeid, &own))
+        return;
+    if (IS("intent_marks"))
+        text_addf(value, "%" PRIu64, own.intent_marks);
+    else if (IS("carry_marks"))
+        text_addf(value, "%" PRIu64, own.carry_marks);
+    else if (IS("checksum_errors"))
+        text_addf(value, "%" PRIu64, own.checksum_errors);
 }
 
 static void replica_value(const struct api_view *view, const struct view_place *place, const char *name, struct text *value)
@@ -466,6 +530,20 @@ static void replica_value(const struct api_view *view, const struct view_place *
         size_value(judgement.live.replica[place->replica].total_bytes, value);
     else if (syncing && IS("resync_speed"))
         size_value(judgement.live.replica[place->replica].bytes_per_second, value);
+    else if (syncing && IS("resync_sent"))
+        size_value(judgement.live.replica[place->replica].sent_bytes, value);
+    else if (syncing && IS("resync_seconds_left") && judgement.live.replica[place->replica].left_ms != UINT64_MAX)
+        text_addf(value, "%" PRIu64, (judgement.live.replica[place->replica].left_ms + 999) / 1000);
+    else if (IS("held"))
+        text_add(value, yes_no(replica->held));
+    else if (judgement.live.known && IS("dirty"))
+        size_value(judgement.live.replica[place->replica].dirty_bytes, value);
+    else if (judgement.live.known && IS("read_errors"))
+        text_addf(value, "%" PRIu64, judgement.live.replica[place->replica].read_errors);
+    else if (judgement.live.known && IS("repaired_blocks"))
+        text_addf(value, "%" PRIu64, judgement.live.replica[place->replica].repaired_blocks);
+    else
+        replica_own_value(view, volume, replica, name, value);
 }
 
 static void target_value(const struct api_view *view, const struct tree_target *target, const char *name, struct text *value)
@@ -518,6 +596,12 @@ static void place_value(const struct api_view *view, const struct view_place *pl
         text_add(value, IS("initiator") ? place->session.initiator
                         : IS("address") ? place->session.address
                                         : place->session.node);
+        break;
+    case VIEW_TASK:
+        view_task_value(view, place, name, value);
+        break;
+    case VIEW_EVENT:
+        view_event_value(view, place->event, name, value);
         break;
     case VIEW_PLUGIN:
         text_add(value, IS("name")      ? place->plugin.name

@@ -22,6 +22,18 @@ static void step_words(const Director__Command *command, unsigned number, struct
     case DIRECTOR__COMMAND__BODY_NODE_VOTER:
         text_addf(words, "the vote of node %" PRIu32 " was taken", command->node_voter->nodeid);
         break;
+    case DIRECTOR__COMMAND__BODY_VOLUME_SET:
+        text_add(words, "properties were set");
+        break;
+    case DIRECTOR__COMMAND__BODY_VOLUME_GROW:
+        text_add(words, "growing was begun");
+        break;
+    case DIRECTOR__COMMAND__BODY_VOLUME_PROMOTE:
+        text_add(words, "the owner was changed");
+        break;
+    case DIRECTOR__COMMAND__BODY_TASK_END:
+        text_addf(words, "task %" PRIu64 " was cancelled", command->task_end->task);
+        break;
     default: /* no plan has others beside more yet */
         text_addf(words, "step %u was done", number);
     }

@@ -26,6 +26,7 @@ struct folder {
 static const struct folder folders[] = {
     {VIEW_CLUSTER, VIEW_NODES, "nodes"},       {VIEW_CLUSTER, VIEW_VOLUMES, "volumes"},
     {VIEW_CLUSTER, VIEW_TARGETS, "targets"},   {VIEW_CLUSTER, VIEW_PLUGINS, "plugins"},
+    {VIEW_CLUSTER, VIEW_TASKS, "tasks"},       {VIEW_CLUSTER, VIEW_EVENTS, "events"},
     {VIEW_NODE, VIEW_STORES, "stores"},        {VIEW_VOLUME, VIEW_REPLICAS, "replicas"},
     {VIEW_TARGET, VIEW_LUNS, "luns"},          {VIEW_TARGET, VIEW_SESSIONS, "sessions"},
 };
@@ -131,6 +132,20 @@ static void visit_live(const struct api_view *view, struct view_place *child, co
     }
 }
 
+static void visit_events(const struct api_view *view, struct view_place *child, const struct view_place *place,
+                         view_visit *visit, void *context)
+{
+    for (size_t i = 0; i < tree_event_count(view->tree); i++) {
+        char name[24];
+        const struct tree_event *event = tree_event_at(view->tree, i);
+        (void)snprintf(name, sizeof(name), "%" PRIu64, event->id);
+        child_at(place, VIEW_EVENT, name, child);
+        child->event = event;
+        if (!visit(child, context))
+            return;
+    }
+}
+
 void view_children(const struct api_view *view, const struct view_place *place, view_visit *visit, void *context)
 {
     struct view_place child;
@@ -159,6 +174,12 @@ void view_children(const struct api_view *view, const struct view_place *place, 
         break;
     case VIEW_LUNS:
         visit_luns(&child, view, place, visit, context);
+        break;
+    case VIEW_TASKS:
+        view_task_visit(view, &child, place, visit, context);
+        break;
+    case VIEW_EVENTS:
+        visit_events(view, &child, place, visit, context);
         break;
     case VIEW_SESSIONS:
     case VIEW_PLUGINS:

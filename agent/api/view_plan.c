@@ -45,7 +45,7 @@ void plan_path(struct planning *planning, const char *folder, const char *name)
 const char *plan_argument(const struct planning *planning, const char *name)
 {
     for (size_t i = 0; i < planning->call->n_properties; i++)
-        if (strcmp(planning->call->properties[i]->name, name) == 0)
+        if (view_name_equal(planning->call->properties[i]->name, name))
             return planning->call->properties[i]->value;
     return NULL;
 }
@@ -65,9 +65,15 @@ int plan_unknown_property(struct planning *planning, const char *what, const cha
         text_nearest_offer(&nearest, p->name);
     plan_list_names(list, false, false, &names);
     int code;
-    if (nearest.best[0])
+    if (nearest.best[0] && names.used > 150)
+        code = error_set(planning->error, -EINVAL, "%s has no property \"%.40s\"; did you mean %s? To see all: director help %.120s", what,
+                         name, nearest.best, planning->place.path);
+    else if (nearest.best[0])
         code = error_set(planning->error, -EINVAL, "%s has no property \"%.40s\"; did you mean %s? It has: %s", what, name,
                          nearest.best, text_get(&names));
+    else if (names.used > 150)
+        code = error_set(planning->error, -EINVAL, "%s has no property \"%.40s\"; to see what it has: director help %.120s", what, name,
+                         planning->place.path);
     else if (names.used)
         code = error_set(planning->error, -EINVAL, "%s has no property \"%.40s\"; it has: %s", what, name, text_get(&names));
     else
@@ -85,7 +91,7 @@ int plan_check_arguments(struct planning *planning, const char *what, const stru
         if (!view_property_find(list, name) || strcmp(name, "name") == 0)
             return plan_unknown_property(planning, what, name, list);
         for (size_t k = 0; k < i; k++)
-            if (strcmp(call->properties[k]->name, name) == 0)
+            if (view_name_equal(call->properties[k]->name, name))
                 return error_set(planning->error, -EINVAL, "%s is given twice", name);
     }
     for (; list->name; list++)
@@ -158,14 +164,14 @@ static int plan_set(struct planning *planning)
         else if (!schema->writable)
             code = error_set(planning->error, -EINVAL, "%s of %s cannot be set, nor anything else there", name, what);
         for (size_t k = 0; k < i && code == 0; k++)
-            if (strcmp(call->properties[k]->name, name) == 0)
+            if (view_name_equal(call->properties[k]->name, name))
                 code = error_set(planning->error, -EINVAL, "%s is given twice", name);
     }
     text_done(&names);
     if (code < 0)
         return code;
-    ASSERT(planning->place.kind == VIEW_VOLUME); /* its owner is the only writable property yet */
-    return plan_move(planning, plan_argument(planning, "owner"));
+    ASSERT(planning->place.kind == VIEW_VOLUME); /* nothing else has writable properties yet */
+    return plan_volume_set(planning);
 }
 
 /* ---- actions --------------------------------------------------------------------------------------------------------------- */
@@ -192,12 +198,7 @@ static int plan_action(struct planning *planning)
     int code = plan_check_arguments(planning, word, verb->arguments);
     if (code < 0)
         return code;
-    if (strcmp(word, "move") == 0)
-        return plan_move(planning, plan_argument(planning, "owner"));
-    if (strcmp(word, "export") == 0)
-        return plan_export(planning);
-    ASSERT(strcmp(word, "unexport") == 0);
-    return plan_unexport(planning);
+    return plan_verb(planning, word);
 }
 
 int api_view_plan(const struct api_view *view, const Director__Call *call, const struct api_entropy *entropy,

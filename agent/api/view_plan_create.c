@@ -54,8 +54,9 @@ static int create_volume(struct planning *planning)
     const struct api_view *view = planning->view;
     const char *name = planning->call->name, *nodes = plan_argument(planning, "nodes"), *store = plan_argument(planning, "store");
     uint64_t size, replicas, block_size;
-    uint32_t *node_ids = NULL;
+    uint32_t *node_ids = NULL, fields;
     size_t node_count = 0;
+    Director__VolumePolicy policy = DIRECTOR__VOLUME_POLICY__INIT;
     if (tree_volume_by_name(view->tree, name))
         return error_set(planning->error, -EEXIST, "volume %s exists already", name);
     int code = tree_check_name("volume name", name, planning->error);
@@ -78,6 +79,8 @@ static int create_volume(struct planning *planning)
         code = error_set(planning->error, -ENOSPC,
                          "%" PRIu64 " replicas need %" PRIu64 " nodes, each on its own, and the cluster has %zu", replicas,
                          replicas, tree_node_count(view->tree));
+    if (code == 0)
+        code = plan_policy(planning, &policy, &fields);
     if (code < 0) {
         free(node_ids);
         return code;
@@ -92,6 +95,8 @@ static int create_volume(struct planning *planning)
     create->block_size = (uint32_t)block_size;
     if (store)
         view_string_set(&create->store, store);
+    create->policy = plan_need(sizeof(policy));
+    *create->policy = policy;
     create->nodes = node_ids;
     create->n_nodes = node_count;
     create->incarnations = plan_need(replicas * sizeof(uint64_t));

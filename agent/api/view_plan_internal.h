@@ -54,5 +54,10 @@ int plan_delete(struct planning *planning);
 int plan_export(struct planning *planning);
 int plan_unexport(struct planning *planning);
 int plan_move(struct planning *planning, const char *to);
+int plan_volume_set(struct planning *planning);
+/* The verbs of view_schema.c but create and delete; arguments are checked. */
+int plan_verb(struct planning *planning, const char *word);
+/* What of a volume's policy was given; ret_fields: bits of VolumePolicyField. */
+int plan_policy(struct planning *planning, Director__VolumePolicy *policy, uint32_t *ret_fields);
 
 #endif

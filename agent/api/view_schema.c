@@ -23,6 +23,10 @@ static const struct {
     [VIEW_SESSION] = {"session", "An initiator that is logged in."},
     [VIEW_PLUGINS] = {"folder", "What is loaded."},
     [VIEW_PLUGIN] = {"plugin", "A loaded module: a kind of store, or a filter."},
+    [VIEW_TASKS] = {"folder", "Work under way, and how the last that ended went. A failover does not stop it."},
+    [VIEW_TASK] = {"task", "Work on a volume: a resync, a move, growing, a verify or a scrub."},
+    [VIEW_EVENTS] = {"folder", "What happened lately, the same on every node. Forced volumes, discarded replicas and deletions stay longest."},
+    [VIEW_EVENT] = {"event", "Something that happened."},
 };
 
 static const struct view_property none[] = {{0}};
@@ -67,23 +71,44 @@ static const struct view_property store_properties[] = {
     {0},
 };
 
+/* The policy of a volume, at create and later. */
+#define POLICY_PROPERTIES(can_set)                                                                                            \
+    {.name = "cache", .type = "string", .default_text = "write-through", .writable = can_set,                                  \
+     .help = "write-through: a write is on every disk when it is acknowledged; write-back: in every cache, on disk at a flush."}, \
+    {.name = "reads", .type = "string", .default_text = "lease", .writable = can_set,                                          \
+     .help = "lease: the owner answers under its lease; verified: after a peer confirmed it, for nodes that a hypervisor may pause."}, \
+    {.name = "slow", .type = "string", .default_text = "5s", .writable = can_set,                                              \
+     .help = "A replica that keeps a write waiting so long leaves the in-sync set, 500ms to 60s."},                            \
+    {.name = "in_sync_min", .type = "number", .default_text = "1", .writable = can_set,                                        \
+     .help = "A slow replica stays when fewer than this would be left in sync, 1 to 4."},                                      \
+    {.name = "resync_floor", .type = "size", .default_text = "4M", .writable = can_set,                                        \
+     .help = "Bytes a second that a resync gets however busy the volume is; 0: the default."},                                 \
+    {.name = "resync_cap", .type = "size", .default_text = "0", .writable = can_set,                                           \
+     .help = "Bytes a second that a resync never exceeds; 0: no cap."}
+
 static const struct view_property volume_properties[] = {
     {.name = "name", .type = "string", .help = "Name of the volume."},
     {.name = "state", .type = "string", .help = "healthy, resyncing, degraded, failing over, or suspended."},
     {.name = "reason", .type = "string", .help = "Why it is not healthy."},
-    {.name = "size", .type = "size", .help = "Size as initiators see it."},
-    {.name = "replicas", .type = "number", .help = "Copies, each on a node of its own."},
+    {.name = "size", .type = "size", .help = "Size as initiators see it. Setting it to more makes the volume grow, live.",
+     .writable = true},
+    {.name = "growing_to", .type = "size", .help = "The size it gets when every replica in sync has room for it."},
+    {.name = "replicas", .type = "number", .help = "Copies, each on a node of its own; see add-replica."},
     {.name = "owner", .type = "string", .help = "The node that serves it. Setting it moves the volume there, live.",
      .writable = true},
     {.name = "in_sync", .type = "string", .help = "Nodes whose replica holds every acknowledged write."},
     {.name = "export", .type = "string", .help = "Target and lun under which initiators reach it."},
     {.name = "block_size", .type = "number", .help = "Logical block size, 512 or 4096 bytes."},
+    POLICY_PROPERTIES(true),
+    {.name = "checksum", .type = "string", .help = "on: each block has a checksum in every replica, so that rot is found and repaired. Given "
+     "when the volume is made."},
     {.name = "epoch", .type = "number", .help = "Counts its owners since it was made."},
     {.name = "read_bytes", .type = "number", .help = "Read by initiators since its owner opened it."},
     {.name = "written_bytes", .type = "number", .help = "Written by initiators since its owner opened it."},
-    {.name = "reads", .type = "number", .help = "Read requests since its owner opened it."},
-    {.name = "writes", .type = "number", .help = "Write requests since its owner opened it."},
+    {.name = "read_requests", .type = "number", .help = "Read requests since its owner opened it."},
+    {.name = "write_requests", .type = "number", .help = "Write requests since its owner opened it."},
     {.name = "resynced_bytes", .type = "number", .help = "Copied to replicas that had missed writes, since its owner opened it."},
+    {.name = "repaired_blocks", .type = "number", .help = "Blocks of 4K rewritten from a good replica, since its owner opened it."},
     {.name = "created", .type = "time", .help = "When it was made."},
     {.name = "id", .type = "number", .help = "Its number in the cluster, never used again."},
     {.name = "uuid", .type = "string", .help = "Its identity, of which the SCSI identity is made."},
@@ -92,13 +117,22 @@ static const struct view_property volume_properties[] = {
 
 static const struct view_property replica_properties[] = {
     {.name = "node", .type = "string", .help = "The node it is on."},
-    {.name = "state", .type = "string", .help = "in sync, syncing, out of sync, or offline."},
+    {.name = "state", .type = "string", .help = "in sync, syncing, out of sync, held, or offline."},
     {.name = "owner", .type = "bool", .help = "Its node serves the volume."},
     {.name = "store", .type = "string", .help = "The store of the node it is in."},
     {.name = "index", .type = "number", .help = "Its place in the volume's list of replicas."},
     {.name = "resync_done", .type = "size", .help = "Copied by the resync under way."},
     {.name = "resync_total", .type = "size", .help = "To be copied by the resync under way, all in all."},
     {.name = "resync_speed", .type = "size", .help = "Bytes a second of the resync under way."},
+    {.name = "resync_sent", .type = "size", .help = "Of what is copied: sent as data; equal pieces and zeroes are not."},
+    {.name = "resync_seconds_left", .type = "number", .help = "Estimate for the resync under way."},
+    {.name = "dirty", .type = "size", .help = "Known to differ from the volume, in whole regions."},
+    {.name = "intent_marks", .type = "number", .help = "Regions with writes that may be under way; 0 a few seconds after the last one."},
+    {.name = "carry_marks", .type = "number", .help = "Regions that were being written when it stopped last, not yet reconciled."},
+    {.name = "read_errors", .type = "number", .help = "Reads of it that failed and were answered by another, since the owner opened it."},
+    {.name = "repaired_blocks", .type = "number", .help = "Blocks of 4K of it rewritten from a good replica, since the owner opened it."},
+    {.name = "checksum_errors", .type = "number", .help = "Blocks of it whose checksum was wrong, since its node opened it."},
+    {.name = "held", .type = "bool", .help = "Its files are from before the volume was forced to another; discard makes it anew."},
     {.name = "incarnation", .type = "string", .help = "Tells this replica from an older one on the same node."},
     {0},
 };
@@ -134,10 +168,44 @@ static const struct view_property plugin_properties[] = {
     {0},
 };
 
+static const struct view_property task_properties[] = {
+    {.name = "kind", .type = "string", .help = "resync, move, grow, verify or scrub."},
+    {.name = "state", .type = "string", .help = "running, waiting, done, failed or cancelled."},
+    {.name = "reason", .type = "string", .help = "What it waits for, what it found first, or why it ended."},
+    {.name = "volume", .type = "string", .help = "The volume it works on."},
+    {.name = "from", .type = "string", .help = "Move: the node whose replica goes."},
+    {.name = "to", .type = "string", .help = "Move and resync: the node that is copied to."},
+    {.name = "percent", .type = "number", .help = "How far it is."},
+    {.name = "done", .type = "size", .help = "Bytes done."},
+    {.name = "total", .type = "size", .help = "Bytes to do, all in all."},
+    {.name = "speed", .type = "size", .help = "Bytes a second, lately."},
+    {.name = "seconds_left", .type = "number", .help = "Estimate."},
+    {.name = "repair", .type = "bool", .help = "Verify and scrub: what is bad is rewritten from a good replica."},
+    {.name = "mismatches", .type = "number", .help = "Verify: blocks of 4K that differ between replicas."},
+    {.name = "bad_blocks", .type = "number", .help = "Blocks of 4K that could not be read, or whose checksum was wrong."},
+    {.name = "repaired", .type = "number", .help = "Of these, rewritten and equal now."},
+    {.name = "unrepaired", .type = "number", .help = "Of these, not to be repaired: no good copy, or the disk failed."},
+    {.name = "started", .type = "time", .help = "When it was asked for."},
+    {.name = "ended", .type = "time", .help = "When it ended."},
+    {.name = "by", .type = "string", .help = "The user who asked for it."},
+    {0},
+};
+
+static const struct view_property event_properties[] = {
+    {.name = "time", .type = "time", .help = "When, by the clock of the node it came from."},
+    {.name = "what", .type = "string", .help = "What happened."},
+    {.name = "object", .type = "string", .help = "Name of the volume, node or target it is about."},
+    {.name = "why", .type = "string", .help = "The reason given, by the cluster or by whoever asked for it."},
+    {.name = "by", .type = "string", .help = "The user who asked for it; the cluster itself if there is none."},
+    {.name = "at", .type = "string", .help = "The node it came from."},
+    {0},
+};
+
 static const struct view_property *const properties[VIEW_KIND_COUNT] = {
     [VIEW_CLUSTER] = cluster_properties, [VIEW_NODE] = node_properties,       [VIEW_STORE] = store_properties,
     [VIEW_VOLUME] = volume_properties,   [VIEW_REPLICA] = replica_properties, [VIEW_TARGET] = target_properties,
     [VIEW_LUN] = lun_properties,         [VIEW_SESSION] = session_properties, [VIEW_PLUGIN] = plugin_properties,
+    [VIEW_TASK] = task_properties,       [VIEW_EVENT] = event_properties,
 };
 
 static const struct view_property volume_arguments[] = {
@@ -149,6 +217,9 @@ static const struct view_property volume_arguments[] = {
     {.name = "block_size", .type = "number", .help = "Logical block size: 512 or 4096 bytes.", .default_text = "512"},
     {.name = "nodes", .type = "string", .help = "Nodes to place it on, with commas; else where most room is."},
     {.name = "store", .type = "string", .help = "Name of the store on each node; else the one with most room."},
+    POLICY_PROPERTIES(false),
+    {.name = "checksum", .type = "string", .help = "on: each block has a checksum in every replica, so that rot is found and repaired; for good.",
+     .default_text = "off"},
     {0},
 };
 
@@ -184,11 +255,57 @@ static const struct view_property move_arguments[] = {
     {0},
 };
 
+static const struct view_property add_replica_arguments[] = {
+    {.name = "node", .type = "string", .help = "The node to place it on; else where most room is."},
+    {.name = "store", .type = "string", .help = "Name of the store there; else the one with most room."},
+    {0},
+};
+
+static const struct view_property remove_replica_arguments[] = {
+    {.name = "node", .type = "string", .help = "The node whose replica goes, with its files.", .required = true},
+    {0},
+};
+
+static const struct view_property move_replica_arguments[] = {
+    {.name = "from", .type = "string", .help = "The node whose replica goes when the new one is in sync.", .required = true},
+    {.name = "to", .type = "string", .help = "The node that gets one.", .required = true},
+    {.name = "store", .type = "string", .help = "Name of the store there; else the one with most room."},
+    {0},
+};
+
+static const struct view_property check_arguments[] = {
+    {.name = "repair", .type = "bool", .help = "Rewrite what is bad from a good replica.", .default_text = "no"},
+    {0},
+};
+
+#define PREVIEW {.name = "preview", .type = "bool", .help = "Only say what would be lost.", .default_text = "no"}
+
+static const struct view_property force_arguments[] = {
+    {.name = "node", .type = "string", .help = "The node whose replica becomes the volume, as it is.", .required = true},
+    {.name = "reason", .type = "string", .help = "Why; kept in /events with who and when.", .required = true},
+    PREVIEW,
+    {0},
+};
+
+static const struct view_property discard_arguments[] = {
+    {.name = "node", .type = "string", .help = "The node whose replica is thrown away and made anew.", .required = true},
+    {.name = "reason", .type = "string", .help = "Why; kept in /events with who and when.", .required = true},
+    PREVIEW,
+    {0},
+};
+
 const struct view_verb view_verbs[] = {
     {VIEW_VOLUMES, "create", "Make a volume.", false, volume_arguments},
     {VIEW_VOLUME, "export", "Let initiators reach it: make a target with it as a lun.", false, export_arguments},
     {VIEW_VOLUME, "unexport", "Take it away from initiators; the data stays.", true, none},
     {VIEW_VOLUME, "move", "Let another node serve it, live.", false, move_arguments},
+    {VIEW_VOLUME, "add-replica", "Give it one more replica, live.", false, add_replica_arguments},
+    {VIEW_VOLUME, "remove-replica", "Take a replica away, with its files; another serves when it has to.", true, remove_replica_arguments},
+    {VIEW_VOLUME, "move-replica", "Move a replica to another node, live.", false, move_replica_arguments},
+    {VIEW_VOLUME, "verify", "Compare its replicas, live.", false, check_arguments},
+    {VIEW_VOLUME, "scrub", "Read all replicas and check their checksums, live.", false, check_arguments},
+    {VIEW_VOLUME, "force", "Last resort: go on with a replica that lacks writes. What it lacks is lost.", true, force_arguments},
+    {VIEW_VOLUME, "discard", "Last resort: throw a replica's files away and copy it anew.", true, discard_arguments},
     {VIEW_VOLUME, "delete", "Delete the volume and all its data.", true, none},
     {VIEW_NODE, "delete", "Take a node that holds no replica out of the cluster for good.", true, none},
     {VIEW_STORES, "create", "Let replicas live in a folder of this node.", false, store_arguments},
@@ -197,6 +314,7 @@ const struct view_verb view_verbs[] = {
     {VIEW_TARGET, "delete", "Delete the target; it must have no luns.", true, none},
     {VIEW_LUNS, "create", "Give initiators a volume under a number.", false, lun_arguments},
     {VIEW_LUN, "delete", "Take the lun away from initiators; the volume and its data stay.", true, none},
+    {VIEW_TASK, "cancel", "Stop it. A move's new replica goes again, growing stays at the present size.", false, none},
     {0},
 };
 
@@ -215,10 +333,19 @@ const struct view_property *view_properties(enum view_kind kind)
     return properties[kind] ? properties[kind] : none;
 }
 
+bool view_name_equal(const char *a, const char *b)
+{
+    while (*a && (*a == *b || ((*a == '-' || *a == '_') && (*b == '-' || *b == '_')))) {
+        a++;
+        b++;
+    }
+    return *a == *b;
+}
+
 const struct view_property *view_property_find(const struct view_property *list, const char *name)
 {
     for (; list->name; list++)
-        if (strcmp(list->name, name) == 0)
+        if (view_name_equal(list->name, name))
             return list;
     return NULL;
 }

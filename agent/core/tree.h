@@ -122,7 +122,7 @@ struct tree_task {
     bool repair;
     uint16_t from, to; /* MOVE */
     uint64_t started_ms, ended_ms;
-    uint64_t done_bytes, total_bytes, mismatches, bad_blocks, repaired;
+    uint64_t done_bytes, total_bytes, mismatches, bad_blocks, repaired, unrepaired;
     char words[TREE_WORDS_SIZE]; /* how it ended, when not simply done */
     char who[TREE_NAME_SIZE];
 };
@@ -134,6 +134,7 @@ struct tree_event {
     char object[TREE_IQN_SIZE];
     uint16_t node;
     uint64_t number;
+    uint32_t detail; /* see TreeEvent */
     uint16_t owner, in_sync[TREE_REPLICAS_MAX]; /* nodeids, 0: none */
     uint64_t epoch;
     char words[TREE_WORDS_SIZE];

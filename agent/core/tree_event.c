@@ -107,11 +107,13 @@ static bool task_begin(const struct tree *tree, const Director__Command *command
 {
     if (command->body_case == DIRECTOR__COMMAND__BODY_TASK_CREATE) {
         name_volume(tree, command->task_create->volume, event);
+        event->detail = (uint32_t)command->task_create->kind;
         return true;
     }
     const struct tree_task *task = tree_task_by_id(tree, command->task_end->task);
     about(event, task ? task->volume_name : "", 0, command->task_end->task);
     take_words(event, command->task_end->words);
+    event->detail = task ? (uint32_t)task->kind + 16 * (uint32_t)command->task_end->state : 0;
     return true;
 }
 
@@ -191,6 +193,8 @@ void tree_event_end(struct tree *tree, const Director__Command *command, const s
         event->node = result->nodeid;
     if (command->body_case == DIRECTOR__COMMAND__BODY_VOLUME_GROWN && !result->grown)
         return; /* a step on the way */
+    if (volume && command->body_case == DIRECTOR__COMMAND__BODY_VOLUME_GROW)
+        event->detail = volume->size_wanted == 0;
     if (volume) {
         unsigned count = 0;
         event->owner = volume->owner;

@@ -170,7 +170,8 @@ static bool take_task(struct tree *tree, const Director__TreeTask *from)
     *to = (struct tree_task){.id = from->id, .kind = from->kind, .state = from->state, .volume = from->volume, .repair = from->repair,
                              .from = (uint16_t)from->from, .to = (uint16_t)from->to, .started_ms = from->started_ms,
                              .ended_ms = from->ended_ms, .done_bytes = figures->done_bytes, .total_bytes = figures->total_bytes,
-                             .mismatches = figures->mismatches, .bad_blocks = figures->bad_blocks, .repaired = figures->repaired};
+                             .mismatches = figures->mismatches, .bad_blocks = figures->bad_blocks, .repaired = figures->repaired,
+                             .unrepaired = figures->unrepaired};
     tree_copy(to->volume_name, sizeof(to->volume_name), from->volume_name);
     tree_copy(to->words, sizeof(to->words), from->words);
     tree_copy(to->who, sizeof(to->who), from->who);
@@ -191,7 +192,7 @@ static bool take_event(struct tree *tree, const Director__TreeEvent *from)
     struct tree_event *to = &tree->events[tree->event_count++];
     *to = (struct tree_event){.id = from->id, .time_ms = from->time_ms, .kind = (Director__Command__BodyCase)from->kind,
                               .node = (uint16_t)from->node, .number = from->number, .owner = (uint16_t)from->owner,
-                              .epoch = from->epoch, .origin = (uint16_t)from->origin};
+                              .detail = from->detail, .epoch = from->epoch, .origin = (uint16_t)from->origin};
     for (size_t i = 0; i < from->n_in_sync; i++)
         to->in_sync[i] = (uint16_t)from->in_sync[i];
     tree_copy(to->object, sizeof(to->object), from->object);

@@ -185,6 +185,7 @@ static void fill_tasks(const struct tree *tree, Director__TreeSnapshot *snapshot
         to->figures.mismatches = task->mismatches;
         to->figures.bad_blocks = task->bad_blocks;
         to->figures.repaired = task->repaired;
+        to->figures.unrepaired = task->unrepaired;
     }
 }
 
@@ -205,6 +206,7 @@ static void fill_events(const struct tree *tree, Director__TreeSnapshot *snapsho
         to->event.object = (char *)event->object;
         to->event.node = event->node;
         to->event.number = event->number;
+        to->event.detail = event->detail;
         to->event.owner = event->owner;
         to->event.in_sync = to->in_sync;
         for (unsigned k = 0; k < TREE_REPLICAS_MAX && event->in_sync[k]; k++)

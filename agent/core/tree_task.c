@@ -130,6 +130,7 @@ static void take_figures(struct tree_task *task, const Director__TaskFigures *fi
     task->mismatches = figures->mismatches;
     task->bad_blocks = figures->bad_blocks;
     task->repaired = figures->repaired;
+    task->unrepaired = figures->unrepaired;
 }
 
 static int task_get(struct tree_change *change, uint64_t id, struct tree_task **ret_task)

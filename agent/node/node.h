@@ -90,6 +90,12 @@ struct node_live {
     uint16_t nodeid;
     uint64_t heard_ms;
     struct api_live_volume figures;
+    bool known; /* the owner's figures above are any */
+    struct {
+        uint16_t nodeid; /* 0: nothing */
+        uint64_t heard_ms;
+        struct api_live_replica figures;
+    } own[TREE_REPLICAS_MAX]; /* what nodes say of their own replicas, by no order */
 };
 
 struct node {
@@ -295,6 +301,11 @@ void node_live_figures(void *context, uint64_t volume, const struct api_live_vol
 void node_live_send(struct node *node);
 /* PEER_LIVE came from a node. */
 void node_live_frame(struct node *node, uint16_t from, const void *bytes, size_t size);
+/* The engine's figures of this node's replica of a volume (its callback). */
+void node_live_own(void *context, uint64_t volume, const struct api_live_replica *figures);
+bool node_live_replica(struct node *node, uint64_t volume_id, uint16_t nodeid, struct api_live_replica *ret_figures);
+/* What was heard of a volume last, however old. */
+bool node_live_volume_last(struct node *node, uint64_t volume_id, struct api_live_volume *ret_figures);
 /* What is known of a volume; false: nothing that is fresh. */
 bool node_live_volume(struct node *node, uint64_t volume_id, struct api_live_volume *ret_figures);
 

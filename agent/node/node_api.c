@@ -7,6 +7,7 @@
 
 #include "director/base/log.h"
 #include <errno.h>
+#include <pwd.h>
 #include <string.h>
 
 struct pending_call {
@@ -46,6 +47,16 @@ static bool live_volume(void *context, uint64_t volume_id, struct api_live_volum
     return node_live_volume(context, volume_id, ret_figures);
 }
 
+static bool live_volume_last(void *context, uint64_t volume_id, struct api_live_volume *ret_figures)
+{
+    return node_live_volume_last(context, volume_id, ret_figures);
+}
+
+static bool live_replica(void *context, uint64_t volume_id, uint32_t nodeid, struct api_live_replica *ret_figures)
+{
+    return node_live_replica(context, volume_id, (uint16_t)nodeid, ret_figures);
+}
+
 static bool live_plugin(void *context, unsigned index, struct api_live_plugin *ret_plugin)
 {
     struct node *node = context;
@@ -61,7 +72,8 @@ static bool live_plugin(void *context, unsigned index, struct api_live_plugin *r
 }
 
 static const struct api_live live_operations = {.quorate = live_quorate, .leader = live_leader, .node_alive = live_node_alive,
-                                                .volume = live_volume, .plugin = live_plugin};
+                                                .volume = live_volume, .volume_last = live_volume_last,
+                                                .replica = live_replica, .plugin = live_plugin};
 
 static struct api_view node_view(struct node *node)
 {
@@ -168,6 +180,20 @@ static void call_proposal_done(struct node_proposal *proposal, int status, const
     call_next(pending);
 }
 
+/* For the events: the user's name, or number. */
+static void command_who(Director__Command *command, uid_t uid)
+{
+    char name[TREE_NAME_SIZE], buffer[1024];
+    struct passwd entry, *found = NULL;
+    if (getpwuid_r(uid, &entry, buffer, sizeof(buffer), &found) == 0 && found && strlen(found->pw_name) < sizeof(name))
+        (void)snprintf(name, sizeof(name), "%s", found->pw_name);
+    else
+        (void)snprintf(name, sizeof(name), "user %u", (unsigned)uid);
+    char *copy = strdup(name);
+    if (copy)
+        command->who = copy; /* the plan's commands are made here and have none yet */
+}
+
 static void call_next(struct pending_call *pending)
 {
     struct node *node = pending->node;
@@ -183,6 +209,7 @@ static void call_next(struct pending_call *pending)
     pending->busy = true;
     pending->proposal.done = call_proposal_done;
     Director__Command *command = pending->plan.commands[pending->next];
+    command_who(command, api_call_uid(pending->call));
     enum rsm_change change = RSM_CHANGE_NONE;
     uint16_t nodeid = 0;
     if (command->body_case == DIRECTOR__COMMAND__BODY_NODE_VOTER) {

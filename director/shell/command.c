@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 enum { ARGUMENTS_MAX = 64 };
 
@@ -303,8 +304,96 @@ static int changed(struct shell *shell, int code, struct director_result *result
         print_json_result(result, false);
     else if (!shell->quiet && director_result_message(result)[0])
         printf("%s\n", director_result_message(result));
+    if (!shell->json)
+        print_status(shell, result); /* of a preview */
     director_result_free(result);
     return EXIT_DONE;
+}
+
+static bool said_yes(char *answer)
+{
+    bool yes = answer && (strcasecmp(answer, "y") == 0 || strcasecmp(answer, "yes") == 0);
+    free(answer);
+    return yes;
+}
+
+/* A line from the person at the terminal, the caller's. */
+static char *ask_person(struct shell *shell, const char *question)
+{
+    char *line = NULL;
+    size_t size = 0;
+    if (shell->ask)
+        return shell->ask(shell, question);
+    fflush(stdout);
+    fputs(question, stderr);
+    ssize_t length = getline(&line, &size, stdin);
+    if (length > 0 && line[length - 1] == '\n')
+        line[length - 1] = '\0';
+    if (length < 0) {
+        free(line);
+        return NULL;
+    }
+    return line;
+}
+
+static const char *order_argument(const struct order *order, const char *name)
+{
+    for (unsigned i = 0; i < order->argument_count; i++)
+        if (strcmp(order->arguments[i].name, name) == 0)
+            return order->arguments[i].value;
+    return NULL;
+}
+
+/* Has the verb a preview of what would be lost, and is all there that it needs? The agent says what is missing. */
+static bool has_preview(struct shell *shell, const struct order *order)
+{
+    struct director_result *result;
+    bool found = false;
+    if (director_describe(shell->director, order->path, &result) < 0)
+        return false;
+    for (size_t i = 1; i < director_result_object_count(result) && !found; i++) {
+        const struct director_object *object = director_result_object(result, i);
+        if (strcmp(director_object_path(object), order->verb) == 0)
+            found = director_object_value(object, "preview") != NULL;
+        for (size_t k = 0; found && k < director_object_property_count(object); k++) {
+            const struct director_property *property = director_object_property(object, k);
+            if (director_property_required(property) && !order_argument(order, director_property_name(property)))
+                found = false;
+        }
+        if (strcmp(director_object_path(object), order->verb) == 0)
+            break;
+    }
+    director_result_free(result);
+    return found;
+}
+
+/* What loses data: say what, then ask. Without --yes and without a person nothing is done. EXIT_DONE: go on. */
+static int resort_confirmed(struct shell *shell, const struct order *order)
+{
+    struct director_argument arguments[ARGUMENTS_MAX + 1];
+    struct director_result *result;
+    unsigned count = 0;
+    for (; count < order->argument_count; count++)
+        arguments[count] = order->arguments[count];
+    if (order_argument(order, "preview"))
+        return EXIT_DONE; /* asked for by itself: it is the call */
+    arguments[count++] = (struct director_argument){"preview", "yes"};
+    int code = director_action(shell->director, order->path, order->verb, arguments, count, &result);
+    if (code < 0)
+        return shell_call_failed(shell, code);
+    fflush(stdout);
+    for (size_t i = 0; i < director_result_line_count(result); i++)
+        fprintf(stderr, "%s\n", director_result_line(result, i));
+    director_result_free(result);
+    if (shell->yes)
+        return EXIT_DONE;
+    if (!shell->interactive && !isatty(STDIN_FILENO))
+        return shell_error(shell, EXIT_USAGE, "nothing was changed; to do it without being asked: director --yes %s %s ...", order->path,
+                           order->verb);
+    if (said_yes(ask_person(shell, "Do it? [y/N] ")))
+        return EXIT_DONE;
+    printf("nothing was changed\n");
+    return EXIT_REFUSED;
 }
 
 /* In an interactive shell: does the person mean it? What destroys is told by DESCRIBE. */
@@ -312,7 +401,7 @@ static bool confirmed(struct shell *shell, const char *path, const char *verb)
 {
     struct director_result *result;
     bool yes = true;
-    if (!shell->interactive || director_describe(shell->director, path, &result) < 0)
+    if (!shell->interactive || shell->yes || director_describe(shell->director, path, &result) < 0)
         return true;
     for (size_t i = 1; i < director_result_object_count(result); i++) {
         const struct director_object *object = director_result_object(result, i);
@@ -320,10 +409,8 @@ static bool confirmed(struct shell *shell, const char *path, const char *verb)
             continue;
         struct text question = {0};
         text_addf(&question, "%s: %s Sure? [y/N] ", path, director_object_summary(object));
-        char *answer = shell->ask(shell, text_get(&question));
+        yes = said_yes(ask_person(shell, text_get(&question)));
         text_done(&question);
-        yes = answer && (strcasecmp(answer, "y") == 0 || strcasecmp(answer, "yes") == 0);
-        free(answer);
     }
     director_result_free(result);
     if (!yes)
@@ -344,8 +431,14 @@ static int run_change(struct shell *shell, const struct order *order)
         return shell_error(shell, EXIT_USAGE, "usage: set [PATH] PROPERTY=VALUE...");
     if (strcmp(order->verb, "delete") == 0 && order->argument_count)
         return shell_error(shell, EXIT_USAGE, "usage: delete [PATH]");
-    if (!confirmed(shell, order->path, order->verb))
+    bool action = !create && strcmp(order->verb, "set") != 0 && strcmp(order->verb, "delete") != 0;
+    if (action && has_preview(shell, order)) {
+        code = resort_confirmed(shell, order);
+        if (code != EXIT_DONE)
+            return code;
+    } else if (!confirmed(shell, order->path, order->verb)) {
         return EXIT_DONE;
+    }
     if (create)
         code = director_create(shell->director, order->path, order->names[0], order->arguments, order->argument_count, &result);
     else if (strcmp(order->verb, "set") == 0)

@@ -13,7 +13,8 @@ static const char usage[] =
     "usage: director [OPTION...] [PATH] VERB [WORD...]   do one thing\n"
     "       director [OPTION...] [PATH]                  without a verb: ls; without anything, at a terminal: the shell\n"
     "\n"
-    "The cluster is a tree: /nodes/N/stores/S, /volumes/V/replicas/N, /targets/IQN/luns/L, /plugins/P.\n"
+    "The cluster is a tree: /nodes/N/stores/S, /volumes/V/replicas/N, /targets/IQN/luns/L, /plugins/P,\n"
+    "/tasks/K, /events/I.\n"
     "\n"
     "  ls [PATH] [DEPTH]                   what there is, as a tree\n"
     "  get [PATH] [PROPERTY...]            properties of an object\n"
@@ -23,7 +24,7 @@ static const char usage[] =
     "  status [PATH]                       is it well, and what to do next\n"
     "  help PATH                           what can be done there, with every property explained\n"
     "  watch [PATH]                        a line for each change, until interrupted\n"
-    "  PATH export | unexport | move ...   what else an object can do (see its help)\n"
+    "  PATH export | move | verify ...     what else an object can do (see its help)\n"
     "\n"
     "  director status\n"
     "  director /volumes create vol1 size=10G replicas=2\n"
@@ -35,6 +36,7 @@ static const char usage[] =
     "  -s, --socket PATH     the agent's socket (else $DIRECTOR_SOCKET, else " DIRECTOR_DEFAULT_SOCKET ")\n"
     "  -t, --timeout SECONDS wait so long for an answer (30)\n"
     "  -q, --quiet           say nothing when a change succeeds\n"
+    "  -y, --yes             do not ask before something destroys\n"
     "      --complete LINE   print what could complete LINE, one a line\n"
     "      --version\n"
     "      --help\n"
@@ -47,6 +49,7 @@ enum { OPTION_VERSION = 256, OPTION_HELP, OPTION_COMPLETE };
 static const struct option options[] = {
     {"json", no_argument, NULL, 'j'},       {"socket", required_argument, NULL, 's'},
     {"timeout", required_argument, NULL, 't'}, {"quiet", no_argument, NULL, 'q'},
+    {"yes", no_argument, NULL, 'y'},
     {"version", no_argument, NULL, OPTION_VERSION}, {"help", no_argument, NULL, OPTION_HELP},
     {"complete", required_argument, NULL, OPTION_COMPLETE}, {0},
 };
@@ -61,7 +64,7 @@ struct arguments {
 static int parse_options(int argc, char **argv, struct shell *shell, struct arguments *arguments)
 {
     int option;
-    while ((option = getopt_long(argc, argv, "+js:t:q", options, NULL)) >= 0) {
+    while ((option = getopt_long(argc, argv, "+js:t:qy", options, NULL)) >= 0) {
         char *end;
         double seconds;
         switch (option) {
@@ -70,6 +73,9 @@ static int parse_options(int argc, char **argv, struct shell *shell, struct argu
             break;
         case 'q':
             shell->quiet = true;
+            break;
+        case 'y':
+            shell->yes = true;
             break;
         case 's':
             arguments->socket_path = optarg;

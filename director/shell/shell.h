@@ -22,6 +22,7 @@ struct shell {
     char folder[SHELL_PATH_MAX]; /* where one is */
     bool json, quiet, color, unicode;
     bool interactive; /* a person at a terminal: confirm what destroys */
+    bool yes;         /* --yes: do not ask */
     bool leave;
     char *(*ask)(struct shell *shell, const char *question); /* a line, the caller's; NULL: end of input */
 };

@@ -8,7 +8,7 @@ volume_make 64M 2
 # Everything that is committed; what only counts and measures is left out.
 tree() {
     on n1 / ls | jq -S '[.[] | select(.kind != "session") | del(.summary) | .properties |= (. // {} |
-        del(.read_bytes, .written_bytes, .reads, .writes, .resynced_bytes, .sessions, .space_total, .space_free, .leader))]'
+        del(.read_bytes, .written_bytes, .read_requests, .write_requests, .resynced_bytes, .repaired_blocks, .read_errors, .dirty, .intent_marks, .carry_marks, .checksum_errors, .sessions, .space_total, .space_free, .leader))]'
 }
 before=$(tree)
 agents=$(for node in n1 n2 n3; do agent_pid "$node"; done)
