@@ -62,6 +62,13 @@ static const struct scsi_command commands[] = {
     {SERVICE(SCSI_PERSISTENT_RESERVE_OUT, sa), .cdb_bytes = 10, .flags = A,                                             \
      .usage = {0xff, sa, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x04}, .execute = scsi_persistent_reserve_out}
     PR_OUT(0), PR_OUT(1), PR_OUT(2), PR_OUT(3), PR_OUT(4), PR_OUT(5), PR_OUT(6), PR_OUT(7),
+    /* The copy manager of the target (target_copy.c) answers these: the entries are for checks and reporting. */
+    {SERVICE(SCSI_EXTENDED_COPY, 0), .cdb_bytes = 16, .flags = A,
+     .usage = {0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0x04}, .execute = NULL},
+#define COPY_RESULTS(sa)                                                                                                \
+    {SERVICE(SCSI_RECEIVE_COPY_RESULTS, sa), .cdb_bytes = 16, .flags = A,                                               \
+     .usage = {0xff, sa, 0xff, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0x04}, .execute = NULL}
+    COPY_RESULTS(0), COPY_RESULTS(3), COPY_RESULTS(4),
     {SCSI_READ_16, .cdb_bytes = 16, .flags = R | M | RG, .usage = MAP16(0xf8), .execute = scsi_block_read},
     {SCSI_COMPARE_AND_WRITE, .cdb_bytes = 16, .flags = W | M | RG | AT,
      .usage = {0xff, 0xf8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0xff, 0x1f, 0x04},
@@ -216,6 +223,10 @@ enum scsi_direction scsi_cdb_data(const uint8_t *cdb, uint32_t block_bytes, uint
         direction = SCSI_DATA_OUT;
         bytes = get_be32(cdb + 5);
         break;
+    case SCSI_EXTENDED_COPY:
+        direction = SCSI_DATA_OUT;
+        bytes = get_be32(cdb + 10);
+        break;
     case SCSI_MODE_SELECT_6:
         direction = SCSI_DATA_OUT;
         bytes = cdb[4];
@@ -240,6 +251,7 @@ enum scsi_direction scsi_cdb_data(const uint8_t *cdb, uint32_t block_bytes, uint
     case SCSI_READ_DEFECT_DATA_12:
         bytes = MIN(get_be32(cdb + 6), SCSI_SCRATCH_BYTES);
         break;
+    case SCSI_RECEIVE_COPY_RESULTS:
     case SCSI_SERVICE_ACTION_IN_16:
         bytes = MIN(get_be32(cdb + 10), SCSI_SCRATCH_BYTES);
         break;

@@ -2,6 +2,7 @@
 #include "target/core/scsi_unit.h"
 
 #include "director/base/bytes.h"
+#include "target/core/target_copy.h"
 #include <stdio.h>
 
 static const char vendor[] = "DIRECTOR";
@@ -26,7 +27,7 @@ static uint32_t standard(const struct scsi_unit *unit, uint8_t *to)
     to[2] = 6;    /* SPC-4 */
     to[3] = 0x12; /* HISUP, response data format 2 */
     to[4] = 96 - 5;
-    to[5] = 0x10; /* TPGS 01b: implicit asymmetric logical unit access */
+    to[5] = 0x10 | 0x08; /* TPGS 01b: implicit asymmetric logical unit access; 3PC */
     to[7] = 0x02; /* CMDQUE */
     memcpy(to + 8, vendor, 8);
     memcpy(to + 16, product, 16);
@@ -39,7 +40,7 @@ static uint32_t standard(const struct scsi_unit *unit, uint8_t *to)
 /* §7.8.15 Supported VPD Pages; must be in ascending order. */
 static uint32_t page_supported(uint8_t *to)
 {
-    static const uint8_t pages[] = {0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2};
+    static const uint8_t pages[] = {0x00, 0x80, 0x83, 0x86, 0x8f, 0xb0, 0xb1, 0xb2};
     memcpy(to + 4, pages, sizeof(pages));
     return sizeof(pages);
 }
@@ -51,6 +52,15 @@ static uint32_t page_serial(const struct scsi_unit *unit, uint8_t *to)
     return 32;
 }
 
+uint8_t scsi_designator(const struct scsi_unit *unit, uint8_t type, uint8_t to[static SCSI_DESIGNATOR_MAX])
+{
+    if (type != 3)
+        return 0;
+    memcpy(to, unit->identity.uuid.bytes, 16);
+    to[0] = 0x60 | (to[0] & 0x0f);
+    return 16;
+}
+
 /* §7.8.6 Device Identification: the LU by NAA (IEEE registered extended) and T10 vendor id, then the port it came through. */
 static uint32_t page_identification(const struct scsi_unit *unit, uint8_t *to)
 {
@@ -60,9 +70,7 @@ static uint32_t page_identification(const struct scsi_unit *unit, uint8_t *to)
     /* NAA 6, §7.8.6.6.5: company id and vendor ids are bits of the uuid: 124 of them, unique enough for any fabric. */
     p[0] = 0x01;
     p[1] = 0x03;
-    p[3] = 16;
-    memcpy(p + 4, uuid, 16);
-    p[4] = 0x60 | (p[4] & 0x0f);
+    p[3] = scsi_designator(unit, 3, p + 4);
     p += 20;
 
     /* T10 vendor id, §7.8.6.4 */
@@ -98,6 +106,38 @@ static uint32_t page_extended(uint8_t *to)
     to[5] = 0x01; /* SIMPSUP: every command is treated as SIMPLE; ORDERED is not honoured, so not claimed */
     to[7] = 0x01; /* LUICLR */
     return 0x3c;
+}
+
+/* §7.8.17 Third-party Copy: supported commands, parameter data, supported descriptors, general copy operations */
+static uint32_t page_third_party_copy(uint8_t *to)
+{
+    static const uint8_t commands[] = {SCSI_EXTENDED_COPY, 1, 0x00, SCSI_RECEIVE_COPY_RESULTS, 3, 0x00, 0x03, 0x04};
+    static const uint8_t types[] = {0x02, 0xe4};
+    uint8_t *p = to + 4;
+    put_be16(p, 0x0001);
+    put_be16(p + 2, 12);
+    p[4] = sizeof(commands);
+    memcpy(p + 5, commands, sizeof(commands));
+    p += 16;
+    put_be16(p, 0x0004);
+    put_be16(p + 2, 28);
+    put_be16(p + 8, TARGET_COPY_TARGETS_MAX);
+    put_be16(p + 10, TARGET_COPY_SEGMENTS_MAX);
+    put_be32(p + 12, TARGET_COPY_LIST_MAX);
+    p += 32;
+    put_be16(p, 0x0008);
+    put_be16(p + 2, 4);
+    p[4] = sizeof(types);
+    memcpy(p + 5, types, sizeof(types));
+    p += 8;
+    put_be16(p, 0x8001);
+    put_be16(p + 2, 32);
+    put_be32(p + 4, TARGET_COPIES_MAX);
+    put_be32(p + 8, TARGET_COPY_RESULTS);
+    put_be32(p + 12, TARGET_COPY_SEGMENT_MAX);
+    p[16] = 9;
+    p += 36;
+    return (uint32_t)(p - to - 4);
 }
 
 /* SBC-3 r36 §6.6.4 Block Limits */
@@ -165,6 +205,9 @@ void scsi_inquiry(struct scsi_task *task)
         break;
     case 0x86:
         length = page_extended(to);
+        break;
+    case 0x8f:
+        length = page_third_party_copy(to);
         break;
     case 0xb0:
         length = page_block_limits(unit, to);

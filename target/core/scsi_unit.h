@@ -162,6 +162,10 @@ void scsi_task_reply(struct scsi_task *task, const uint8_t *data, uint32_t lengt
 /* Sense data without a unit: fills status and sense only. */
 void scsi_task_set_sense(struct scsi_task *task, const struct scsi_sense *sense, bool descriptor);
 
+/* The designator of a type (VPD page 83h) that names the unit; its length, 0: it has none of this type. */
+#define SCSI_DESIGNATOR_MAX 20u
+uint8_t scsi_designator(const struct scsi_unit *unit, uint8_t type, uint8_t to[static SCSI_DESIGNATOR_MAX]);
+
 /* Handlers by file. */
 void scsi_inquiry(struct scsi_task *task);
 void scsi_report_target_port_groups(struct scsi_task *task);

@@ -379,6 +379,7 @@ void target_session_begin(struct target *target, struct target_session *session)
     session->id = (uint64_t)target->shared.nodeid << 48 | target->next_session;
     session->nexus.port = target->shared.nodeid;
     memset(session->announced, 0, sizeof(session->announced));
+    memset(session->copies, 0, sizeof(session->copies));
     memset(session->attentions, 0, sizeof(session->attentions));
     list_append(&target->sessions, &session->link);
     target->session_count++;

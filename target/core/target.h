@@ -14,6 +14,7 @@
 #define DIRECTOR_TARGET_CORE_TARGET_H
 
 #include "target/core/scsi_unit.h"
+#include "target/core/target_copy.h"
 #include "target/core/target_forward.h"
 
 #define TARGET_LU_BUCKETS      256u
@@ -46,6 +47,7 @@ struct target_session {
     struct scsi_nexus_id nexus;
     struct target_iqn *iqn; /* NULL: discovery, or the target was removed */
     uint8_t announced[TARGET_LUNS_MAX / 8];
+    struct target_copy_result copies[TARGET_COPY_RESULTS];
     uint16_t attentions[TARGET_LUNS_MAX]; /* what this node itself reports: ALUA, capacity, LUN map */
     void (*drop)(struct target_session *session); /* asks the connection to close; it calls target_session_end() */
 };
@@ -64,6 +66,7 @@ struct target_task {
     enum target_task_place place;
     uint64_t request, deadline_ms, lost_ms;
     uint16_t to;
+    bool internal; /* of the copy manager: it names its unit, not a LUN */
     bool sending, ended; /* the frame's memory is with the peer link; done is due when it comes back */
     uint8_t frame[FORWARD_REQUEST_MAX_BYTES];
 };
@@ -82,7 +85,7 @@ struct target {
     struct list requests[TARGET_REQUEST_BUCKETS]; /* target_task.request_link */
     struct list functions; /* function_part of target_function.c, held or at other nodes */
     uint64_t next_session, next_request;
-    unsigned foreign_count, held_count, session_count;
+    unsigned foreign_count, held_count, session_count, copies;
     struct foreign_task *foreign_free; /* kept for the next ones */
     /* Commit the reservations of an LU that this node owns in this epoch, in place of the version (I14); target_set_reservations()
      * tells what came of it. Asked again every second until then. bytes are read during the call. NULL: no cluster. */

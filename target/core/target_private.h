@@ -16,6 +16,10 @@ struct scsi_nexus *target_local_nexus(struct target_lu *lu, struct target_sessio
 bool target_announce(struct target_session *session, unsigned number);
 
 /* target_route.c */
+/* A command of the copy manager, for a unit that need not be in the session's LUN map. */
+void target_submit_to(struct target *target, struct target_task *task, struct target_lu *lu);
+/* Its status is set: T1. */
+void target_task_end(struct target_task *task);
 void target_route_held(struct target *target, struct target_lu *lu);
 void target_route_reply(struct target *target, uint16_t from, uint64_t request, const struct forward_reply *reply);
 void target_route_lost(struct target *target, struct target_task *task);

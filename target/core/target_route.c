@@ -63,6 +63,11 @@ static void end(struct target_task *task)
     task->done(task);
 }
 
+void target_task_end(struct target_task *task)
+{
+    end(task);
+}
+
 static void end_with_sense(struct target_task *task, uint32_t code)
 {
     scsi_task_set_sense(&task->scsi, &(struct scsi_sense){.code = code}, false);
@@ -199,8 +204,12 @@ static void local_done(struct scsi_task *scsi)
 static void execute(struct target_task *task)
 {
     unsigned number;
+    struct scsi_nexus *nexus;
     (void)target_resolve(task->session, task->lun, &number);
-    struct scsi_nexus *nexus = target_local_nexus(task->lu, task->session, number);
+    if (task->internal)
+        nexus = scsi_unit_nexus(&task->lu->unit, &task->session->nexus, task->session->id, false);
+    else
+        nexus = target_local_nexus(task->lu, task->session, number);
     task->place = TARGET_TASK_LOCAL;
     if (!nexus) {
         task->scsi.status = SCSI_BUSY;
@@ -229,7 +238,7 @@ static void forward(struct target *target, struct target_task *task)
     (void)target_resolve(task->session, task->lun, &number);
     struct forward_request request = {
         .nexus = task->session->nexus,
-        .flags = target_announce(task->session, number) ? FORWARD_FLAG_FRESH : 0,
+        .flags = !task->internal && target_announce(task->session, number) ? FORWARD_FLAG_FRESH : 0,
         .tag = task->scsi.tag,
         .expected_bytes = task->scsi.expected_bytes,
         .data_bytes = task->scsi.data_out_bytes,
@@ -350,15 +359,11 @@ static void route(struct target *target, struct target_task *task)
     }
 }
 
-void target_submit(struct target *target, struct target_task *task)
+static void prepare(struct target *target, struct target_task *task)
 {
-    bool known;
-    unsigned number;
-    const struct scsi_command *command = scsi_command_find(task->scsi.cdb, &known);
-    struct target_lu *lu = target_resolve(task->session, task->lun, &number);
-
     task->target = target;
     task->lu = NULL;
+    task->internal = false;
     task->sending = task->ended = false;
     task->scsi.done = local_done;
     task->scsi.status = SCSI_GOOD;
@@ -368,6 +373,26 @@ void target_submit(struct target *target, struct target_task *task)
     task->deadline_ms = target->now_ms + target->hold_ms;
     list_init(&task->link);
     list_init(&task->request_link);
+}
+
+void target_submit_to(struct target *target, struct target_task *task, struct target_lu *lu)
+{
+    prepare(target, task);
+    task->internal = true;
+    task->lu = lu;
+    lu->users++;
+    lu->stats.commands++;
+    route(target, task);
+}
+
+void target_submit(struct target *target, struct target_task *task)
+{
+    bool known;
+    unsigned number;
+    const struct scsi_command *command = scsi_command_find(task->scsi.cdb, &known);
+    struct target_lu *lu = target_resolve(task->session, task->lun, &number);
+
+    prepare(target, task);
     if (task->scsi.cdb[0] == SCSI_REPORT_LUNS) {
         report_luns(target, task);
         return;
@@ -381,6 +406,10 @@ void target_submit(struct target *target, struct target_task *task)
     lu->stats.commands++;
     if (attend(task, number, command ? command->flags : 0))
         return;
+    if (command && target_copy_is(task->scsi.cdb)) {
+        target_copy(target, task);
+        return;
+    }
     if (command && command->flags & SCSI_COMMAND_ANY_NODE) {
         task->place = TARGET_TASK_LOCAL;
         scsi_unit_execute(&lu->unit, NULL, &task->scsi);
