@@ -12,6 +12,8 @@
  *   READ         offset u64, length u64                                                      32
  *   READ_REPLY   (nothing more)                                                              16, data
  *   BITMAP       incarnation u64, regions u32, replica index u8, action u8, 2 zero           32, bitmap
+ *   DIGEST       offset u64, length u64, piece u32, flags u32 (1 read only)                  40
+ *   DIGEST_REPLY (nothing more)                                                              16, 16 for each piece
  *   others       (nothing more)                                                              16 */
 #define SESSION_BYTES    16u
 #define SEAL_BYTES       40u
@@ -19,6 +21,8 @@
 #define WRITE_BYTES      40u
 #define READ_BYTES       32u
 #define BITMAP_BYTES     32u
+#define DIGEST_BYTES     40u
+#define DIGEST_READ_ONLY 1u
 static_assert(SEAL_REPLY_BYTES <= MIRROR_BODY_MAX, "the fixed part fits into an effect");
 
 static uint32_t fixed_bytes(uint16_t type)
@@ -29,6 +33,8 @@ static uint32_t fixed_bytes(uint16_t type)
     case MIRROR_WRITE: return WRITE_BYTES;
     case MIRROR_READ: return READ_BYTES;
     case MIRROR_BITMAP: return BITMAP_BYTES;
+    case MIRROR_DIGEST: return DIGEST_BYTES;
+    case MIRROR_DIGEST_REPLY:
     case MIRROR_WRITE_REPLY:
     case MIRROR_READ_REPLY:
     case MIRROR_COMPLETE:
@@ -50,9 +56,15 @@ bool mirror_message_to_member(uint16_t type)
     case MIRROR_READ_REPLY:
     case MIRROR_BITMAP_REPLY:
     case MIRROR_CONFIRM_REPLY:
+    case MIRROR_DIGEST_REPLY:
     case MIRROR_FENCED: return false;
     default: return true;
     }
+}
+
+static bool with_data(uint16_t type)
+{
+    return type == MIRROR_WRITE || type == MIRROR_READ_REPLY || type == MIRROR_DIGEST_REPLY;
 }
 
 int mirror_message_split(const struct peer_header *header, uint32_t payload_bytes, uint32_t *ret_body_bytes)
@@ -60,7 +72,7 @@ int mirror_message_split(const struct peer_header *header, uint32_t payload_byte
     uint32_t fixed = fixed_bytes(header->type);
     if (fixed == 0 || payload_bytes < fixed)
         return -EPROTO;
-    *ret_body_bytes = header->type == MIRROR_WRITE || header->type == MIRROR_READ_REPLY ? fixed : payload_bytes;
+    *ret_body_bytes = with_data(header->type) ? fixed : payload_bytes;
     return 0;
 }
 
@@ -100,7 +112,7 @@ int mirror_message_decode(const struct peer_header *header, const uint8_t *body,
     m.blob = body + fixed;
     m.blob_bytes = body_bytes - fixed;
     const uint8_t *b = body + SESSION_BYTES;
-    if (data_bytes && m.type != MIRROR_WRITE && m.type != MIRROR_READ_REPLY)
+    if (data_bytes && !with_data(m.type))
         return -EPROTO;
     switch (header->type) {
     case MIRROR_SEAL:
@@ -127,6 +139,21 @@ int mirror_message_decode(const struct peer_header *header, const uint8_t *body,
         m.length_bytes = get_le64(b + 8);
         result = m.blob_bytes || m.length_bytes == 0 || m.length_bytes > PEER_PAYLOAD_MAX_BYTES - SESSION_BYTES ||
                          m.offset_bytes + m.length_bytes < m.offset_bytes
+                     ? -EPROTO
+                     : 0;
+        break;
+    case MIRROR_DIGEST:
+        m.offset_bytes = get_le64(b);
+        m.length_bytes = get_le64(b + 8);
+        m.piece_bytes = get_le32(b + 16);
+        m.read_only = get_le32(b + 20) & DIGEST_READ_ONLY;
+        if (m.blob_bytes || m.piece_bytes < 4096 || m.piece_bytes % 4096 || m.length_bytes == 0 ||
+            m.length_bytes > MIRROR_DIGEST_RANGE_MAX || (m.length_bytes + m.piece_bytes - 1) / m.piece_bytes > MIRROR_DIGESTS_MAX ||
+            m.offset_bytes + m.length_bytes < m.offset_bytes)
+            result = -EPROTO;
+        break;
+    case MIRROR_DIGEST_REPLY:
+        result = m.blob_bytes || data_bytes % MIRROR_DIGEST_BYTES || data_bytes > MIRROR_DIGESTS_MAX * MIRROR_DIGEST_BYTES
                      ? -EPROTO
                      : 0;
         break;
@@ -180,6 +207,12 @@ void mirror_message_encode(const struct mirror_message *m, uint64_t volume, uint
     case MIRROR_READ:
         put_le64(b, m->offset_bytes);
         put_le64(b + 8, m->length_bytes);
+        break;
+    case MIRROR_DIGEST:
+        put_le64(b, m->offset_bytes);
+        put_le64(b + 8, m->length_bytes);
+        put_le32(b + 16, m->piece_bytes);
+        put_le32(b + 20, m->read_only ? DIGEST_READ_ONLY : 0);
         break;
     case MIRROR_BITMAP:
         put_le64(b, m->incarnation);

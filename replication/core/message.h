@@ -24,6 +24,8 @@ enum mirror_message_type {
     MIRROR_RELEASE = 0x4b,      /* owner that serves epoch (header) no more: its lease is given back */
     MIRROR_CONFIRM = 0x54,      /* request: number; are you still bound by our epoch? (I7) */
     MIRROR_CONFIRM_REPLY = 0x55, /* member to owner: yes; request echoed. No answer otherwise */
+    MIRROR_DIGEST = 0x4e,       /* request: token; digests of a range wanted, piece by piece */
+    MIRROR_DIGEST_REPLY = 0x4f, /* member to owner; argument: status; the digests follow when it is 0 */
 };
 
 enum mirror_seal_flags {
@@ -54,6 +56,9 @@ struct mirror_message {
     uint8_t dirty_mask; /* replicas to mark before the ack (I9) */
     uint32_t io_flags;
     uint8_t action; /* BITMAP: enum mirror_bitmap_action */
+    /* DIGEST: of offset_bytes, length_bytes */
+    uint32_t piece_bytes;
+    bool read_only; /* only whether each piece can be read */
 };
 
 /* Bounds-checked decode of a body (without data). 0 or -EPROTO. Ranges are checked for overflow, not against a volume. */

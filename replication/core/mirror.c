@@ -37,7 +37,8 @@ struct mirror *mirror_new(const struct mirror_parameters *parameters)
     m->regions = (uint32_t)((p->size_bytes + p->region_bytes - 1) / p->region_bytes);
     m->self = -1;
     m->instance = m->next_attach = p->now_us;
-    m->retry_us = UINT64_MAX;
+    m->retry_us = m->throttled_us = UINT64_MAX;
+    resync_throttle_init(&m->throttle, p->now_us);
     list_init(&m->active);
     list_init(&m->unused);
     list_init(&m->issued);
@@ -119,6 +120,9 @@ void mirror_stop(struct mirror *m, int status)
     m->activating = m->draining = m->drained = false;
     m->fenced_epoch = MAX(m->fenced_epoch, m->config.epoch);
     m->pending_grow = 0;
+    if (mirror_check_stop(m, m->now) == 0)
+        m->check.redo_count = 0;
+    m->check.repairs = m->repair_count = 0;
     while (!list_empty(&m->active)) {
         struct mirror_op *op = list_first(&m->active, struct mirror_op, link);
         struct mirror_request *request = op->request;
@@ -251,6 +255,9 @@ static int on_message(struct mirror *m, const struct mirror_event *event)
     case MIRROR_CONFIRM_REPLY:
         mirror_confirm_reply(m, k, &message);
         return 0;
+    case MIRROR_DIGEST_REPLY:
+        mirror_digest_reply(m, k, &message, data, event->message.data_bytes);
+        return 0;
     default: /* MIRROR_BITMAP_REPLY */
         if ((int64_t)message.argument < 0) {
             member_fail(m, k, MIRROR_ASK_MEMBER_ERROR);
@@ -381,6 +388,7 @@ static void on_request(struct mirror *m, struct mirror_request *request)
         return;
     }
     request->deadline_us = m->now + MIRROR_HOLD_US;
+    resync_throttle_foreground(&m->throttle, 0, m->now);
     list_append(&m->waiting, &request->link);
 }
 
@@ -464,7 +472,8 @@ int mirror_step(struct mirror *m, const struct mirror_event *event, uint64_t now
 
 uint64_t mirror_next_tick(const struct mirror *m)
 {
-    bool quiet = list_empty(&m->active) && list_empty(&m->waiting) && !m->pending_grow && !m->asked_isr;
+    bool quiet = list_empty(&m->active) && list_empty(&m->waiting) && !m->pending_grow && !m->asked_isr &&
+                 !m->repair_count && !mirror_check_wanted(m);
     if (m->state == MIRROR_IDLE)
         return UINT64_MAX;
     if (m->retry_us != UINT64_MAX)
@@ -473,26 +482,48 @@ uint64_t mirror_next_tick(const struct mirror *m)
         quiet = quiet && (!m->members[k].link_up ? !in_isr(m, k) : m->members[k].state == MIRROR_MEMBER_ATTACHED);
     if (quiet && m->state == MIRROR_SERVING && !m->unreconciled.set && m->told_complete == mirror_complete_sequence(m))
         return UINT64_MAX;
-    return m->now + TICK_US;
+    return MIN(m->now + TICK_US, MAX(m->throttled_us, m->now + 1));
+}
+
+static void member_status(const struct mirror *m, unsigned k, uint64_t now_us, struct mirror_member_status *status)
+{
+    const struct member *member = &m->members[k];
+    const struct sync_progress *sync = &member->sync;
+    bool syncing = member->state == MIRROR_MEMBER_SYNCING;
+    struct meter meter = sync->meter;
+    status->state = member->state;
+    status->in_sync = in_isr(m, k);
+    status->refused = member->state == MIRROR_MEMBER_REFUSED ? member->refused : 0;
+    status->todo_regions = member->todo.set;
+    status->total_regions = member->todo_total;
+    status->dirty_regions = m->dirty[k].set;
+    status->total_bytes = sync->total;
+    status->done_bytes = MIN(sync->done, sync->total);
+    status->compared_bytes = sync->compared;
+    status->sent_bytes = sync->sent;
+    if (syncing)
+        meter_update(&meter, sync->done, MAX(now_us, meter.since_us));
+    status->bytes_per_second = meter.rate;
+    status->left_ms = syncing ? meter_left_ms(&meter, sync->total - status->done_bytes) : 0;
+    status->sources = sync->sources;
+    status->read_errors = member->read_errors;
+    status->repaired_blocks = member->repaired_blocks;
 }
 
 void mirror_get_status(const struct mirror *m, uint64_t now_us, struct mirror_status *ret_status)
 {
     struct mirror_status s = {.state = m->state, .epoch = m->config.epoch, .isr_version = m->config.isr_version,
                               .isr = m->config.isr, .unreconciled_regions = m->unreconciled.set,
-                              .reconciled_regions = m->reconciled_regions, .resynced_bytes = m->resynced_bytes};
+                              .reconciled_regions = m->reconciled_regions, .resynced_bytes = m->resynced_bytes,
+                              .resync_rate = resync_throttle_rate(&m->throttle, now_us),
+                              .repaired_blocks = m->repaired_blocks, .check = m->check.status};
     for (unsigned k = 0; k < m->config.replica_count; k++) {
-        const struct member *member = &m->members[k];
-        s.members[k].state = member->state;
-        s.members[k].in_sync = in_isr(m, k);
-        s.members[k].refused = member->state == MIRROR_MEMBER_REFUSED ? member->refused : 0;
-        s.members[k].todo_regions = member->todo.set;
-        s.members[k].total_regions = member->todo_total;
-        s.members[k].dirty_regions = m->dirty[k].set;
-        if (m->state != MIRROR_IDLE && in_isr(m, k) && !member_attached(member))
+        member_status(m, k, now_us, &s.members[k]);
+        if (m->state != MIRROR_IDLE && in_isr(m, k) && !member_attached(&m->members[k]))
             s.needed |= (uint8_t)(1u << k);
     }
-    (void)now_us;
+    s.check.bytes_per_second = m->check.meter.rate;
+    s.check.left_ms = mirror_check_wanted(m) ? meter_left_ms(&m->check.meter, s.check.total_bytes - s.check.position) : 0;
     s.suspended = s.needed != 0;
     list_foreach(node, &m->active)
         s.in_flight += list_entry(node, struct mirror_op, link)->request != NULL;

@@ -52,6 +52,10 @@ enum mirror_bug {
     MIRROR_BUG_TRUST_NEW_PLACE = 1u << 9,   /* a new replica in a place that was emptied inherits no full resync (I11) */
     MIRROR_BUG_NO_CONFIRM = 1u << 10,       /* a verified read is answered without asking the others (I7) */
     MIRROR_BUG_OLD_CONFIRM = 1u << 11,      /* it takes an answer to a question asked before its data was fetched (I7) */
+    MIRROR_BUG_RESYNC_UNLOCKED = 1u << 12,  /* resync holds no range: an old copy lands on a newer write (I8) */
+    MIRROR_BUG_REPAIR_UNLOCKED = 1u << 13,  /* repair holds no range (I5) */
+    MIRROR_BUG_CHECK_UNLOCKED = 1u << 14,   /* verify compares while writes are under way: it finds what is not there */
+    MIRROR_BUG_LATE_COPY = 1u << 15,        /* a copy that a failed source may still send is forgotten (I8) */
     REPLICA_BUG_NO_SEAL = 1u << 16,         /* accept lower epochs (I2) */
     REPLICA_BUG_NO_INTENT = 1u << 17,       /* data before intent */
     REPLICA_BUG_ACK_EARLY = 1u << 18,       /* ack before durable */
@@ -84,7 +88,7 @@ struct mirror_member_status {
     uint64_t bytes_per_second; /* done_bytes, over the last seconds. 0: not known yet */
     uint64_t left_ms;          /* estimate at that speed. UINT64_MAX: not known */
     uint8_t sources;           /* bit i: replica i has sent to it directly or through us */
-    /* Since the mirror was made: */
+    /* Since this node became the owner: */
     uint64_t read_errors;      /* reads of it that failed with -EIO or -EBADMSG and were answered by another member */
     uint64_t repaired_blocks;  /* 4 KiB blocks of it rewritten from a good member, read back and compared */
 };

@@ -94,6 +94,7 @@ static void member_dropped(struct mirror *m, unsigned k)
                      r <= mirror_region(m, op->io_offset + op->io_length - 1); r++)
                     bitmap_set(&m->scratch, r);
         }
+        mirror_repair_dropped(m, k, &m->scratch);
         bitmap_or(&m->dirty[k], &m->scratch);
         if (m->scratch.set)
             mirror_merge_all(m, k, &m->scratch);
@@ -190,6 +191,7 @@ static void config_changed(struct mirror *m, const struct mirror_config *config)
     uint8_t other = 0; /* places with another occupant */
     m->config = *config;
     m->places = places_of(config);
+    resync_throttle_set(&m->throttle, config->policy.resync_floor, config->policy.resync_cap);
     m->pending_grow = 0; /* decided, one way or the other: the version has moved on */
     m->asked_isr = 0;
     for (unsigned k = 0; k < MIRROR_REPLICAS_MAX; k++) {
@@ -239,6 +241,7 @@ void mirror_on_config(struct mirror *m, const struct mirror_config *config)
     members_set(m, config);
     m->config = *config;
     m->places = places_of(config);
+    resync_throttle_set(&m->throttle, config->policy.resync_floor, config->policy.resync_cap);
     if (ours && config->epoch > m->fenced_epoch)
         mirror_start(m);
 }

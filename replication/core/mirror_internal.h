@@ -1,6 +1,7 @@
 /* Inside of the mirror, shared by mirror.c (states, events), mirror_config.c (configuration), mirror_member.c (attaching,
- * bitmaps), mirror_request.c (reads and writes), mirror_confirm.c (verified reads), mirror_slow.c (slow members) and
- * mirror_copy.c (reconciliation and resync). */
+ * bitmaps), mirror_request.c (reads and writes), mirror_confirm.c (verified reads), mirror_slow.c (slow members),
+ * mirror_copy.c (copying between members, reconciliation), mirror_resync.c (joining), mirror_repair.c (bad blocks rewritten in
+ * place), mirror_digest.c (comparing members) and mirror_check.c (verify, scrub). */
 #ifndef DIRECTOR_REPLICATION_MIRROR_INTERNAL_H
 #define DIRECTOR_REPLICATION_MIRROR_INTERNAL_H
 
@@ -10,9 +11,17 @@
 #include "replication/core/metadata.h"
 #include "replication/core/mirror.h"
 #include "replication/core/range_lock.h"
+#include "replication/core/resync_throttle.h"
 
-#define INTERNAL_OPS 32u
-#define COPIES_MAX   2u       /* in the background, of each kind and member */
+#define INTERNAL_OPS 64u
+#define RECONCILE_RESERVE 24u /* of these, kept for what requests wait for */
+#define COPIES_MAX   2u       /* in the background, of each kind and member, while clients are busy */
+#define COPIES_IDLE  8u       /* while they are not */
+#define COPY_BUSY    65536u   /* bytes of a copy step while clients are busy */
+#define REPAIRS_MAX  64u      /* noted; one that does not fit is found again by the next read or check */
+#define REPAIRS_RUN  2u       /* at a time */
+#define BLOCK_BYTES  4096u    /* repairs and findings are in these */
+#define DIGEST_PIECE 65536u   /* of a resync by digest */
 #define ASK_AGAIN_US 1000000u
 #define TICK_US      50000u
 #define TELL_US      100000u  /* how often an idle owner tells which writes are complete */
@@ -22,11 +31,12 @@
 #define BACKOFF_MOST 64u      /* times resync_backoff_us: the longest wait, and the calm that forgives */
 #define AWAY_FREE    2u       /* departures of one that was only away, before it has to wait */
 
-enum op_kind { OP_READ, OP_WRITE, OP_COMPARE, OP_RECONCILE, OP_RESYNC };
+enum op_kind { OP_READ, OP_WRITE, OP_COMPARE, OP_RECONCILE, OP_RESYNC, OP_REPAIR, OP_CHECK };
 enum op_phase {
     OP_LOCK,    /* waits for its range */
     OP_START,   /* granted; waits for a buffer or a source */
     OP_READING, /* READ sent */
+    OP_DIGEST,  /* DIGEST sent; digest_wait says to whom */
     OP_LEASE,   /* data or miscompare there: waits for a valid lease, or to be confirmed (I7) */
     OP_WRITING, /* WRITE sent; on the issued list */
     OP_LINGER,  /* complete, answered; the range stays taken until a syncing member has it too */
@@ -48,15 +58,58 @@ struct mirror_op {
     enum block_operation io_operation;
     uint32_t io_flags;
     uint64_t end;                   /* copies: of their range */
-    unsigned target;                /* OP_RESYNC */
+    uint8_t joiners;                /* OP_RESYNC: whom it is copied to */
     unsigned read_from;
     uint8_t read_tried;
+    uint8_t read_bad;               /* of these: could not read the medium (EIO, EBADMSG) */
+    uint8_t repair;                 /* OP_REPAIR: members still to be rewritten, then still to be read back */
+    uint8_t repair_all, avoid;      /* OP_REPAIR: members to be rewritten; never read from */
+    bool reading_back, of_check, located;
+    uint64_t singly_to;             /* up to here block by block: no member could read a longer stretch, but each block one may */
+    bool compare;                   /* OP_RESYNC: by digest first */
+    bool unlocked;                  /* planted bugs only: holds no range */
+    uint64_t compared_from, compared_to, wanted; /* bit i: piece i from compared_from on differs */
+    uint8_t digest_wait, digest_have, digest_late;
+    struct mirror_data digests[MIRROR_REPLICAS_MAX]; /* one reference each */
     int status;                     /* for OP_LEASE */
     bool verified;                  /* OP_LEASE: waits for the answer to question `confirm` instead of a lease */
     uint64_t confirm;
     uint64_t sequence, issued_us;   /* issued: WRITE or READ sent */
     uint8_t targets, need, acked, errors;
     uint64_t merge_number;          /* BITMAP that must be durable on the whole ISR before this completes (I9) */
+};
+
+/* Speed of a count that grows. */
+struct meter {
+    uint64_t since_us, from, rate; /* rate: a second */
+};
+static inline void meter_start(struct meter *meter, uint64_t count, uint64_t now_us)
+{
+    *meter = (struct meter){.since_us = now_us, .from = count};
+}
+static inline void meter_update(struct meter *meter, uint64_t count, uint64_t now_us)
+{
+    uint64_t passed = now_us - meter->since_us;
+    if (passed < (meter->rate ? 1000000u : 200000u))
+        return;
+    uint64_t rate = (count - meter->from) * 1000 / MAX(passed / 1000, 1u);
+    meter->rate = meter->rate ? (3 * meter->rate + rate) / 4 : rate;
+    meter->since_us = now_us;
+    meter->from = count;
+}
+static inline uint64_t meter_left_ms(const struct meter *meter, uint64_t left)
+{
+    return meter->rate ? left * 1000 / meter->rate : left ? UINT64_MAX : 0;
+}
+
+/* How a resync goes; stays until the next one. */
+struct sync_progress {
+    uint64_t total, done, compared, sent; /* bytes */
+    uint8_t sources;
+    struct meter meter;
+    bool by_digest;               /* what it has is not known: compare before sending */
+    uint32_t equal, different;    /* pieces lately */
+    uint32_t blind, blind_next;   /* bytes / DIGEST_PIECE to send without comparing, for comparing did not pay */
 };
 
 struct member {
@@ -83,6 +136,31 @@ struct member {
     uint32_t todo_total;
     uint64_t keep_us;    /* when progress is next written down */
     bool progressed;
+    struct sync_progress sync;
+    uint64_t read_errors, repaired_blocks;
+};
+
+/* Blocks to be rewritten on some members from one that is good. */
+struct repair {
+    uint64_t offset, length;
+    uint8_t members; /* to be rewritten */
+    uint8_t avoid;   /* never to be read from; holds members */
+    bool of_check;
+    bool located;    /* exactly these blocks; otherwise somewhere in there */
+};
+
+#define CHECK_REDO_MAX COPIES_IDLE
+
+struct check {
+    struct mirror_check_status status;
+    uint64_t next;     /* where the next piece begins */
+    struct {
+        uint64_t offset, length;
+    } redo[CHECK_REDO_MAX]; /* pieces below it that could not be finished */
+    unsigned redo_count;
+    uint64_t retry_us;
+    struct meter meter;
+    unsigned repairs;  /* noted or under way */
 };
 
 #define LINKS_MAX        128u
@@ -127,7 +205,12 @@ struct mirror {
     uint64_t retry_us;    /* something waits for a buffer or source */
     uint64_t tell_us;
     uint64_t reconcile_retry_us;
-    uint64_t reconciled_regions, resynced_bytes;
+    uint64_t reconciled_regions, resynced_bytes, repaired_blocks;
+    struct resync_throttle throttle;
+    uint64_t throttled_us; /* when copying is wanted again that the throttle has held back; UINT64_MAX: none is held */
+    struct repair repairs[REPAIRS_MAX];
+    unsigned repair_count;
+    struct check check;
     uint64_t told_mark; /* for STATE */
     uint64_t now;
     struct mirror_effects *out;
@@ -203,6 +286,12 @@ void mirror_keep_all(struct mirror *m, unsigned about, const struct bitmap *map)
 void mirror_activate(struct mirror *m);
 
 /* mirror_request.c */
+/* A member of the ISR that has not failed this op's read: our own disk first. -1: none is attached; -2: all have failed. */
+int op_read_source(const struct mirror *m, const struct mirror_op *op);
+/* Cut io_length to one block where longer stretches cannot be read. */
+void op_read_step(struct mirror_op *op);
+/* There is none: try later (-1), or fail (-2). */
+void op_read_none(struct mirror *m, struct mirror_op *op, int source);
 struct mirror_op *op_new(struct mirror *m, enum op_kind kind, uint64_t offset, uint64_t length);
 void op_free(struct mirror *m, struct mirror_op *op);
 void op_lock(struct mirror *m, struct mirror_op *op);
@@ -224,12 +313,61 @@ void mirror_read_reply(struct mirror *m, unsigned k, const struct mirror_message
 /* mirror_copy.c */
 /* Before a request touches [offset, offset + length): copy what may differ there. False: no room, try later. */
 bool mirror_reconcile_range(struct mirror *m, uint64_t offset, uint64_t length);
+uint64_t mirror_region_offset(const struct mirror *m, uint32_t region);
+unsigned mirror_copies(const struct mirror *m, enum op_kind kind, uint8_t joiners);
 void copy_run(struct mirror *m, struct mirror_op *op);
 void copy_read_done(struct mirror *m, struct mirror_op *op, int status);
 void copy_written(struct mirror *m, struct mirror_op *op);
+/* Give the buffer back: it may still be on its way to a member that was dropped. */
+void copy_drop_buffer(struct mirror *m, struct mirror_op *op);
+/* Take op->buffer if it is not there; false: none now, op will be run again. */
+bool copy_take_buffer(struct mirror *m, struct mirror_op *op);
 void mirror_background(struct mirror *m);
+/* May a background step of this many bytes start? */
+bool mirror_throttle_take(struct mirror *m, uint64_t bytes);
+
+/* mirror_resync.c */
+void resync_begin(struct mirror *m, unsigned k);
+void resync_continue(struct mirror *m, unsigned k);
 void resync_stop(struct mirror *m, unsigned k);
 void resync_keep(struct mirror *m);
+void resync_run(struct mirror *m, struct mirror_op *op);
+void resync_unreadable(struct mirror *m, struct mirror_op *op);
+void resync_written(struct mirror *m, struct mirror_op *op);
+/* All digests of op are there. */
+void resync_compared(struct mirror *m, struct mirror_op *op);
+
+/* mirror_repair.c */
+/* Note blocks to be rewritten on members from one not in avoid. */
+void mirror_repair_note(struct mirror *m, uint64_t offset, uint64_t length, uint8_t members, uint8_t avoid, bool of_check);
+void mirror_repair_start(struct mirror *m);
+/* What the dropped member k was to be repaired: its marks cover it from now on. */
+void mirror_repair_dropped(struct mirror *m, unsigned k, struct bitmap *marks);
+void repair_run(struct mirror *m, struct mirror_op *op);
+void repair_unreadable(struct mirror *m, struct mirror_op *op);
+/* Digests that tell which blocks are bad are there, or status says why not. */
+void repair_located(struct mirror *m, struct mirror_op *op, int status);
+void repair_written(struct mirror *m, struct mirror_op *op);
+/* Member k has been read back. Takes no reference. */
+void repair_read_back(struct mirror *m, struct mirror_op *op, unsigned k, int status, struct mirror_data data);
+
+/* mirror_digest.c */
+/* Ask these members for digests of [io_offset, io_offset + io_length) in pieces. read_only: only whether it can be read. */
+void digest_ask(struct mirror *m, struct mirror_op *op, uint8_t members, uint32_t piece, bool read_only);
+void digest_drop(struct mirror *m, struct mirror_op *op);
+void digest_slow(struct mirror *m, struct mirror_op *op);
+void mirror_digest_reply(struct mirror *m, unsigned k, const struct mirror_message *message, struct mirror_data data,
+                         uint32_t data_bytes);
+/* Digest of piece i by member k. */
+void digest_get(const struct mirror *m, const struct mirror_op *op, unsigned k, uint32_t piece, uint8_t ret_digest[16]);
+bool digest_unreadable(const uint8_t digest[16]);
+
+/* mirror_check.c */
+void mirror_check_continue(struct mirror *m);
+void mirror_check_ended(struct mirror *m, enum mirror_check_state state);
+void check_run(struct mirror *m, struct mirror_op *op);
+void check_compared(struct mirror *m, struct mirror_op *op, int status);
+bool mirror_check_wanted(const struct mirror *m);
 
 static inline uint32_t mirror_region(const struct mirror *m, uint64_t offset)
 {

@@ -93,6 +93,11 @@ void member_detach(struct mirror *m, unsigned k, enum mirror_member_state state)
             op->phase = OP_START;
             op->turn++; /* its answer is not wanted any more */
             list_append(&m->ready, &op->ready);
+        } else if (op->phase == OP_DIGEST && (op->digest_wait | op->digest_have) & bit) {
+            digest_drop(m, op);
+            op->phase = OP_START;
+            op->turn++;
+            list_append(&m->ready, &op->ready);
         } else if (!counted && op->phase >= OP_WRITING) {
             op->targets &= (uint8_t)~bit;
             op->need &= (uint8_t)~bit;

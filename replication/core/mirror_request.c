@@ -16,6 +16,8 @@ static void release(struct mirror *m, struct mirror_data *data)
 
 void mirror_answer(struct mirror *m, struct mirror_request *request, int status)
 {
+    if (request->operation != BLOCK_FLUSH && request->deadline_us)
+        resync_throttle_foreground(&m->throttle, m->now + MIRROR_HOLD_US - request->deadline_us + 1, m->now);
     struct mirror_effect *effect = mirror_effects_add(m->out, MIRROR_EFFECT_COMPLETE);
     effect->complete.request = request;
     effect->complete.status = status;
@@ -38,7 +40,7 @@ struct mirror_op *op_new(struct mirror *m, enum op_kind kind, uint64_t offset, u
     op->kind = kind;
     op->range.offset_bytes = op->io_offset = offset;
     op->range.length_bytes = op->io_length = length;
-    op->range.exclusive = kind != OP_READ;
+    op->range.exclusive = kind != OP_READ && kind != OP_RESYNC && kind != OP_CHECK;
     if (kind >= OP_RECONCILE)
         m->background++;
     else
@@ -56,10 +58,11 @@ void op_free(struct mirror *m, struct mirror_op *op)
 {
     release(m, &op->data);
     release(m, &op->buffer);
+    digest_drop(m, op);
     list_remove(&op->issued);
     list_remove(&op->by_sequence);
     list_remove(&op->ready);
-    if (!mirror_bug(m, MIRROR_BUG_NO_RANGE_LOCK))
+    if (!mirror_bug(m, MIRROR_BUG_NO_RANGE_LOCK) && !op->unlocked)
         range_lock_remove(&m->locks, &op->range, range_granted, m);
     if (op->kind >= OP_RECONCILE)
         m->background--;
@@ -73,7 +76,10 @@ void op_free(struct mirror *m, struct mirror_op *op)
 void op_lock(struct mirror *m, struct mirror_op *op)
 {
     op->phase = OP_LOCK;
-    if (mirror_bug(m, MIRROR_BUG_NO_RANGE_LOCK) || range_lock_add(&m->locks, &op->range))
+    op->unlocked = (op->kind == OP_RESYNC && mirror_bug(m, MIRROR_BUG_RESYNC_UNLOCKED)) ||
+                   (op->kind == OP_REPAIR && mirror_bug(m, MIRROR_BUG_REPAIR_UNLOCKED)) ||
+                   (op->kind == OP_CHECK && mirror_bug(m, MIRROR_BUG_CHECK_UNLOCKED));
+    if (mirror_bug(m, MIRROR_BUG_NO_RANGE_LOCK) || op->unlocked || range_lock_add(&m->locks, &op->range))
         list_append(&m->ready, &op->ready);
 }
 
@@ -88,8 +94,7 @@ void mirror_run_ready(struct mirror *m)
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
 
-/* A member of the ISR that has not failed this read: our own disk first. -1: none is attached; -2: all have failed. */
-static int read_source(const struct mirror *m, const struct mirror_op *op)
+int op_read_source(const struct mirror *m, const struct mirror_op *op)
 {
     int found = (m->config.isr & ~op->read_tried) ? -1 : -2;
     if (m->self >= 0 && in_isr(m, (unsigned)m->self) && !(op->read_tried >> m->self & 1) &&
@@ -103,16 +108,21 @@ static int read_source(const struct mirror *m, const struct mirror_op *op)
 
 static void op_read_failed(struct mirror *m, struct mirror_op *op, int status);
 
-void op_read(struct mirror *m, struct mirror_op *op, struct mirror_data to)
+void op_read_none(struct mirror *m, struct mirror_op *op, int source)
 {
-    int source = read_source(m, op);
     if (source == -2) {
         op_read_failed(m, op, -EIO);
         return;
     }
+    op->phase = OP_START;
+    m->retry_us = MIN(m->retry_us, m->now + RETRY_US);
+}
+
+void op_read(struct mirror *m, struct mirror_op *op, struct mirror_data to)
+{
+    int source = op_read_source(m, op);
     if (source < 0) {
-        op->phase = OP_START;
-        m->retry_us = MIN(m->retry_us, m->now + RETRY_US);
+        op_read_none(m, op, source);
         return;
     }
     op->phase = OP_READING;
@@ -131,8 +141,21 @@ static void op_answer_read(struct mirror *m, struct mirror_op *op)
     mirror_answer(m, request, status);
 }
 
+void op_read_step(struct mirror_op *op)
+{
+    if (op->io_offset < op->singly_to)
+        op->io_length = MIN(op->io_length, BLOCK_BYTES - op->io_offset % BLOCK_BYTES);
+}
+
 static void op_read_failed(struct mirror *m, struct mirror_op *op, int status)
 {
+    if (op->read_bad && op->io_length > BLOCK_BYTES && op->kind != OP_COMPARE) {
+        op->singly_to = op->io_offset + op->io_length; /* each may have lost another block of it */
+        op->read_tried = op->avoid;
+        op->read_bad = 0;
+        op_run(m, op);
+        return;
+    }
     if (op->kind >= OP_RECONCILE) {
         copy_read_done(m, op, status);
         return;
@@ -165,6 +188,22 @@ static void compare_read_done(struct mirror *m, struct mirror_op *op)
     op_write(m, op);
 }
 
+/* Where the stretch that is being read belongs in the request's memory. */
+static struct mirror_data read_to(const struct mirror_op *op)
+{
+    return (struct mirror_data){op->data.handle, op->data.offset + op->io_offset - op->range.offset_bytes};
+}
+
+static void op_read_on(struct mirror *m, struct mirror_op *op)
+{
+    op->io_offset += op->io_length;
+    op->read_tried = op->read_bad = 0;
+    if (op->io_offset < op->range.offset_bytes + op->range.length_bytes)
+        op_run(m, op); /* block by block */
+    else
+        op_lease(m, op);
+}
+
 void mirror_read_reply(struct mirror *m, unsigned k, const struct mirror_message *message, struct mirror_data data,
                        uint32_t data_bytes)
 {
@@ -177,19 +216,30 @@ void mirror_read_reply(struct mirror *m, unsigned k, const struct mirror_message
     }
     if (status == 0 && data_bytes != op->io_length)
         status = -EPROTO;
+    if (op->reading_back) {
+        repair_read_back(m, op, k, status, data);
+        release(m, &data);
+        return;
+    }
     if (status < 0) {
         release(m, &data);
         op->read_tried |= (uint8_t)(1u << k); /* another member has it too */
+        if (status == -EIO || status == -EBADMSG) {
+            op->read_bad |= (uint8_t)(1u << k);
+            m->members[k].read_errors++;
+        }
         op->phase = OP_START;
         op_run(m, op);
         return;
     }
-    struct mirror_data *to = op->kind == OP_READ ? &op->data : &op->buffer;
-    if (data.handle != to->handle || data.offset != to->offset)
-        m->parameters.data.copy(m->parameters.data.context, *to, data, op->io_length);
+    if (op->read_bad && op->kind != OP_RECONCILE && op->kind != OP_REPAIR) /* (these write it anyway) */
+        mirror_repair_note(m, op->io_offset, op->io_length, op->read_bad, op->read_tried, false);
+    struct mirror_data to = op->kind == OP_READ ? read_to(op) : op->buffer;
+    if (data.handle != to.handle || data.offset != to.offset)
+        m->parameters.data.copy(m->parameters.data.context, to, data, op->io_length);
     release(m, &data);
     if (op->kind == OP_READ)
-        op_lease(m, op);
+        op_read_on(m, op);
     else if (op->kind == OP_COMPARE)
         compare_read_done(m, op);
     else
@@ -216,7 +266,7 @@ void op_send_write(struct mirror *m, struct mirror_op *op, unsigned k)
         .length_bytes = op->io_length,
         .io_flags = op->io_flags,
         .operation = (uint8_t)op->io_operation,
-        .dirty_mask = op->kind == OP_RESYNC || mirror_bug(m, MIRROR_BUG_NO_DIRTY)
+        .dirty_mask = op->kind == OP_RESYNC || op->kind == OP_REPAIR || mirror_bug(m, MIRROR_BUG_NO_DIRTY)
                           ? 0
                           : (uint8_t)(m->places & ~m->config.isr),
     };
@@ -240,7 +290,9 @@ void op_write(struct mirror *m, struct mirror_op *op)
     op->acked = op->errors = 0;
     op->merge_number = 0;
     if (op->kind == OP_RESYNC) {
-        op->targets = op->need = (uint8_t)(1u << op->target);
+        op->targets = op->need = op->joiners;
+    } else if (op->kind == OP_REPAIR) {
+        op->targets = op->need = op->repair & m->config.isr;
     } else {
         op->targets = m->config.isr | syncing;
         if (op->kind == OP_RECONCILE)
@@ -377,7 +429,9 @@ void op_run(struct mirror *m, struct mirror_op *op)
     op->phase = OP_START;
     switch (op->kind) {
     case OP_READ:
-        op_read(m, op, op->data);
+        op->io_length = op->range.offset_bytes + op->range.length_bytes - op->io_offset;
+        op_read_step(op);
+        op_read(m, op, read_to(op));
         break;
     case OP_WRITE:
         op_write(m, op);

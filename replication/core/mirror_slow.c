@@ -38,6 +38,10 @@ static void write_slow(struct mirror *m, const struct mirror_op *op)
 static void read_slow(struct mirror *m, struct mirror_op *op)
 {
     unsigned k = op->read_from;
+    if (op->reading_back) { /* nobody else can say what it has */
+        slow(m, k);
+        return;
+    }
     if (!(m->config.isr & ~op->read_tried & ~(1u << k)))
         return; /* nobody else has it */
     slow(m, k);
@@ -68,6 +72,8 @@ void mirror_check_slow(struct mirror *m)
             outsider_slow(m, op, &late);
         if (op->phase == OP_READING && m->now >= op->issued_us + slow_us(m))
             read_slow(m, op);
+        if (op->phase == OP_DIGEST && m->now >= op->issued_us + slow_us(m))
+            digest_slow(m, op);
     }
     for (unsigned k = 0; k < m->config.replica_count; k++)
         if (late >> k & 1) {

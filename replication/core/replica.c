@@ -111,6 +111,7 @@ static int on_message(struct replica *r, const struct mirror_event *event, uint6
         replica_on_write(r, from, &m, data, out);
         return 0;
     case MIRROR_READ:
+    case MIRROR_DIGEST:
         replica_on_read(r, from, &m, data, out);
         return 0;
     case MIRROR_COMPLETE:

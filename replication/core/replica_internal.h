@@ -12,7 +12,7 @@
 #define LINKS_MAX            128u
 
 enum { SLOT_INTENT = 0, SLOT_DIRTY = 1 };
-enum operation_kind { OPERATION_WRITE, OPERATION_READ, OPERATION_BITMAP };
+enum operation_kind { OPERATION_WRITE, OPERATION_READ, OPERATION_DIGEST, OPERATION_BITMAP };
 enum operation_state { OPERATION_WAIT_META, OPERATION_DISK };
 
 struct operation {

@@ -95,26 +95,32 @@ void operation_free(struct replica *r, struct operation *op, struct mirror_effec
 
 void operation_answer(struct replica *r, struct operation *op, int status, struct mirror_effects *out)
 {
-    uint16_t type = op->kind == OPERATION_WRITE  ? MIRROR_WRITE_REPLY
-                    : op->kind == OPERATION_READ ? MIRROR_READ_REPLY
-                                                 : MIRROR_BITMAP_REPLY;
-    bool with_data = op->kind == OPERATION_READ && status == 0;
+    static const uint16_t types[] = {MIRROR_WRITE_REPLY, MIRROR_READ_REPLY, MIRROR_DIGEST_REPLY, MIRROR_BITMAP_REPLY};
+    const struct mirror_message *m = &op->message;
     struct mirror_data none = {0};
+    uint64_t bytes = op->kind == OPERATION_READ ? m->length_bytes : 0;
+    if (op->kind == OPERATION_DIGEST)
+        bytes = (m->length_bytes + m->piece_bytes - 1) / m->piece_bytes * MIRROR_DIGEST_BYTES;
+    if (status < 0)
+        bytes = 0;
     if (!op->orphan)
-        replica_reply(r, op->from, &op->message, type, status, with_data ? op->data : none,
-                      with_data ? (uint32_t)op->message.length_bytes : 0, out);
+        replica_reply(r, op->from, m, types[op->kind], status, bytes ? op->data : none, (uint32_t)bytes, out);
 }
 
 void operation_disk(struct operation *op, struct mirror_effects *out)
 {
-    bool read = op->kind == OPERATION_READ;
-    struct mirror_effect *effect = mirror_effects_add(out, read ? MIRROR_EFFECT_DISK_READ : MIRROR_EFFECT_DISK_WRITE);
+    bool read = op->kind != OPERATION_WRITE;
+    struct mirror_effect *effect = mirror_effects_add(out, op->kind == OPERATION_READ     ? MIRROR_EFFECT_DISK_READ
+                                                           : op->kind == OPERATION_DIGEST ? MIRROR_EFFECT_DISK_DIGEST
+                                                                                          : MIRROR_EFFECT_DISK_WRITE);
     effect->disk.token = (uint64_t)op->turn << 32 | op->index;
     effect->disk.operation = read ? BLOCK_READ : (enum block_operation)op->message.operation;
     effect->disk.flags = read ? 0 : op->message.io_flags;
     effect->disk.offset_bytes = op->message.offset_bytes;
     effect->disk.length_bytes = op->message.length_bytes;
     effect->disk.data = op->data;
+    effect->disk.piece_bytes = op->message.piece_bytes;
+    effect->disk.read_only = op->message.read_only;
     op->state = OPERATION_DISK;
 }
 

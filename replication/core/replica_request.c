@@ -52,16 +52,18 @@ void replica_on_write(struct replica *r, uint16_t from, const struct mirror_mess
     operation_advance(r, op, out);
 }
 
+/* READ and DIGEST. */
 void replica_on_read(struct replica *r, uint16_t from, const struct mirror_message *m, struct mirror_data data,
                      struct mirror_effects *out)
 {
     struct mirror_data none = {0};
     struct operation *op = NULL;
-    int refuse = m->offset_bytes + m->length_bytes > r->header.size_bytes          ? -EPROTO
-                 : !(op = operation_new(r, OPERATION_READ, from, m, data)) ? -ENOBUFS
-                                                                                    : 0;
+    enum operation_kind kind = m->type == MIRROR_READ ? OPERATION_READ : OPERATION_DIGEST;
+    int refuse = m->offset_bytes + m->length_bytes > r->header.size_bytes ? -EPROTO
+                 : !(op = operation_new(r, kind, from, m, data))          ? -ENOBUFS
+                                                                          : 0;
     if (refuse) {
-        replica_reply(r, from, m, MIRROR_READ_REPLY, refuse, none, 0, out);
+        replica_reply(r, from, m, m->type == MIRROR_READ ? MIRROR_READ_REPLY : MIRROR_DIGEST_REPLY, refuse, none, 0, out);
         replica_release(data, out);
         return;
     }

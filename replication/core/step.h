@@ -32,6 +32,9 @@
 
 #define MIRROR_REPLICAS_MAX 4u
 #define MIRROR_BODY_MAX     96u /* fixed part of any mirror frame */
+#define MIRROR_DIGEST_BYTES 16u
+#define MIRROR_DIGESTS_MAX  256u /* pieces of one DISK_DIGEST */
+#define MIRROR_DIGEST_RANGE_MAX (2u << 20) /* bytes of one */
 
 /* Bytes somewhere: a handle of the shell's and an offset within. handle NULL: none. */
 struct mirror_data {
@@ -120,7 +123,9 @@ struct mirror_event {
 enum mirror_effect_type {
     MIRROR_EFFECT_SEND,
     MIRROR_EFFECT_DISK_READ,  /* answered by DISK_DONE */
-    MIRROR_EFFECT_DISK_WRITE, /* operation BLOCK_WRITE or BLOCK_WRITE_ZEROES, always durable before DISK_DONE */
+    MIRROR_EFFECT_DISK_DIGEST, /* read, hash each piece; answered by DISK_DONE with the digests (MIRROR_DIGEST_BYTES each) as data */
+    MIRROR_EFFECT_DISK_WRITE, /* operation BLOCK_WRITE or BLOCK_WRITE_ZEROES, always durable before DISK_DONE. BLOCK_WRITE
+                                 with flag BLOCK_MAY_UNMAP: blocks of zeroes within may be unmapped (thin stays thin) */
     MIRROR_EFFECT_META_WRITE, /* pages, in any order, then one barrier; answered by one META_DONE */
     MIRROR_EFFECT_COMPLETE,
     MIRROR_EFFECT_RELEASE,
@@ -157,6 +162,8 @@ struct mirror_effect {
             uint64_t offset_bytes;
             uint64_t length_bytes;
             struct mirror_data data; /* DISK_READ with NULL: the shell brings a buffer */
+            uint32_t piece_bytes;    /* DISK_DIGEST: see mirror_data_operations for what a digest is */
+            bool read_only;          /* DISK_DIGEST: all zeroes for whatever can be read; nothing is hashed */
         } disk;
         struct {
             unsigned count;
@@ -200,6 +207,11 @@ struct mirror_data_operations {
     void (*copy)(void *context, struct mirror_data to, struct mirror_data from, uint64_t bytes);
     /* Equal? Otherwise the offset of the first differing byte. */
     bool (*equal)(void *context, struct mirror_data a, struct mirror_data b, uint64_t bytes, uint64_t *ret_differs);
+    /* Nothing but zeroes? */
+    bool (*zero)(void *context, struct mirror_data data, uint64_t bytes);
+    /* Digest number index of the data of a DISK_DIGEST or DIGEST_REPLY: SHA-256 of the piece cut to 128 bits, but all zeroes
+     * for a piece of zeroes, and all ones for a piece that could not be read (-EIO, -EBADMSG). */
+    void (*digest)(void *context, struct mirror_data digests, uint32_t index, uint8_t ret_digest[MIRROR_DIGEST_BYTES]);
 };
 
 /* Which core a frame is for: true the replica, false the mirror. */

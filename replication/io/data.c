@@ -199,6 +199,36 @@ bool data_equal(const struct data *x, size_t x_offset, const struct data *y, siz
     return true;
 }
 
+bool memory_is_zero(const void *memory, size_t bytes)
+{
+    const uint8_t *p = memory;
+    return bytes == 0 || (p[0] == 0 && memcmp(p, p + 1, bytes - 1) == 0);
+}
+
+bool data_is_zero(const struct data *data, size_t offset, size_t bytes)
+{
+    struct cursor c = cursor_at(data, offset);
+    while (bytes) {
+        size_t length;
+        const uint8_t *piece = cursor_piece(&c, &length);
+        length = MIN(length, bytes);
+        if (!memory_is_zero(piece, length))
+            return false;
+        cursor_step(&c, length);
+        bytes -= length;
+    }
+    return true;
+}
+
+size_t data_zero_run(const struct data *data, size_t offset, size_t bytes, size_t unit, bool *ret_zero)
+{
+    size_t run = MIN(unit, bytes);
+    *ret_zero = data_is_zero(data, offset, run);
+    while (run < bytes && data_is_zero(data, offset + run, MIN(unit, bytes - run)) == *ret_zero)
+        run += MIN(unit, bytes - run);
+    return run;
+}
+
 void data_fill(struct data *to, const uint8_t *from, size_t bytes)
 {
     ASSERT(to->iov_count == 1 && to->iov[0].iov_len >= bytes);

@@ -51,6 +51,10 @@ unsigned data_slice(const struct data *data, size_t offset, size_t bytes, struct
 void data_copy(struct data *to, size_t to_offset, const struct data *from, size_t from_offset, size_t bytes);
 bool data_equal(const struct data *a, size_t a_offset, const struct data *b, size_t b_offset, size_t bytes,
                 size_t *ret_differs);
+bool memory_is_zero(const void *memory, size_t bytes);
+bool data_is_zero(const struct data *data, size_t offset, size_t bytes);
+/* How far, from offset on and in steps of unit, the bytes are all zeroes, or each step has others: which says *ret_zero. */
+size_t data_zero_run(const struct data *data, size_t offset, size_t bytes, size_t unit, bool *ret_zero);
 void data_fill(struct data *to, const uint8_t *from, size_t bytes);
 /* Free what is cached; nothing is outstanding. */
 void mirror_pool_done(struct mirror_pool *pool);

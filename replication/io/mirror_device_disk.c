@@ -1,6 +1,8 @@
 /* The data device below: an operation of the replica, in pieces as its geometry wants. */
 #include "replication/io/mirror_device_private.h"
 
+#define SPARSE_UNIT 4096u /* files have holes of whole blocks of this size */
+
 static void disk_done(struct block_request *request);
 
 static void disk_next(struct disk_operation *op)
@@ -19,7 +21,13 @@ static void disk_next(struct disk_operation *op)
         most = disk->geometry.max_unmap_bytes ? disk->geometry.max_unmap_bytes : MAX_ZEROES;
     }
     op->piece = MIN(left, most);
-    if (op->operation == BLOCK_WRITE_ZEROES && op->emulate) {
+    bool zero = false;
+    if (op->sparse)
+        op->piece = data_zero_run(op->data, op->data_offset + op->done, op->piece, SPARSE_UNIT, &zero);
+    if (zero) {
+        request->operation = BLOCK_WRITE_ZEROES;
+        request->flags = BLOCK_FUA | BLOCK_MAY_UNMAP;
+    } else if (op->operation == BLOCK_WRITE_ZEROES && op->emulate) {
         op->piece = MIN(op->piece, ZERO_PIECE);
         request->operation = BLOCK_WRITE;
         request->flags = BLOCK_FUA;
@@ -68,6 +76,11 @@ static void disk_finish(struct disk_operation *op, int status)
 static void disk_done(struct block_request *request)
 {
     struct disk_operation *op = container_of(request, struct disk_operation, request);
+    if (request->status == -ENOTSUP && op->sparse) {
+        op->sparse = false;
+        disk_next(op);
+        return;
+    }
     if (request->status == -ENOTSUP && op->operation == BLOCK_WRITE_ZEROES && !op->emulate) {
         op->emulate = true;
         disk_next(op);
@@ -96,7 +109,9 @@ void device_disk_start(struct mirror_device *d, const struct mirror_effect *effe
     op->device = d;
     op->token = effect->disk.token;
     op->operation = effect->disk.operation;
-    op->flags = effect->disk.flags & BLOCK_MAY_UNMAP;
+    op->flags = op->operation == BLOCK_WRITE_ZEROES ? effect->disk.flags & BLOCK_MAY_UNMAP : 0;
+    op->sparse = op->operation == BLOCK_WRITE && effect->disk.flags & BLOCK_MAY_UNMAP &&
+                 d->options.data->geometry.capabilities & BLOCK_CAP_WRITE_ZEROES;
     op->offset = effect->disk.offset_bytes;
     op->length = effect->disk.length_bytes;
     op->done = 0;

@@ -43,6 +43,7 @@ struct disk_operation {
     enum block_operation operation;
     uint32_t flags;
     uint64_t piece;
+    bool sparse; /* a write whose blocks of zeroes become holes */
     bool emulate;
     struct iovec *iov;
     unsigned iov_capacity;
@@ -108,6 +109,10 @@ void device_request_data_released(void *context);
 /* mirror_device_disk.c */
 /* Effect DISK_READ or DISK_WRITE. */
 void device_disk_start(struct mirror_device *d, const struct mirror_effect *effect);
+
+/* mirror_device_digest.c */
+/* Effect DISK_DIGEST. */
+void device_digest_start(struct mirror_device *d, const struct mirror_effect *effect);
 
 /* mirror_device_frame.c */
 /* Effect SEND. */

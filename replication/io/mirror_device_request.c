@@ -102,5 +102,22 @@ static bool operations_equal(void *context, struct mirror_data a, struct mirror_
     return equal;
 }
 
+static bool operations_zero(void *context, struct mirror_data data, uint64_t bytes)
+{
+    (void)context;
+    return data_is_zero(data.handle, data.offset, bytes);
+}
+
+static void operations_digest(void *context, struct mirror_data digests, uint32_t index,
+                              uint8_t ret_digest[MIRROR_DIGEST_BYTES])
+{
+    const struct data *data = digests.handle;
+    size_t offset = digests.offset + (size_t)index * MIRROR_DIGEST_BYTES;
+    (void)context;
+    ASSERT(data->iov_count == 1 && offset + MIRROR_DIGEST_BYTES <= data->iov[0].iov_len);
+    memcpy(ret_digest, (const uint8_t *)data->iov[0].iov_base + offset, MIRROR_DIGEST_BYTES);
+}
+
 const struct mirror_data_operations device_data_operations = {
-    .alloc = operations_alloc, .copy = operations_copy, .equal = operations_equal};
+    .alloc = operations_alloc, .copy = operations_copy, .equal = operations_equal, .zero = operations_zero,
+    .digest = operations_digest};

@@ -76,6 +76,9 @@ static void perform(struct mirror_device *d, const struct mirror_effect *effect)
     case MIRROR_EFFECT_DISK_WRITE:
         device_disk_start(d, effect);
         break;
+    case MIRROR_EFFECT_DISK_DIGEST:
+        device_digest_start(d, effect);
+        break;
     case MIRROR_EFFECT_META_WRITE:
         metadata_file_write(&d->metadata, effect->meta.pages, effect->meta.count);
         break;

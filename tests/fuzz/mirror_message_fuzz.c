@@ -31,6 +31,17 @@ static bool no_equal(void *context, struct mirror_data a, struct mirror_data b, 
     return true;
 }
 
+static bool no_zero(void *context, struct mirror_data data, uint64_t bytes)
+{
+    (void)context, (void)data, (void)bytes;
+    return false;
+}
+static void no_digest(void *context, struct mirror_data digests, uint32_t index, uint8_t ret_digest[MIRROR_DIGEST_BYTES])
+{
+    (void)context, (void)digests;
+    memset(ret_digest, index & 0xff, MIRROR_DIGEST_BYTES);
+}
+
 /* Perform effects: disk and metadata succeed at once, everything else is dropped. */
 static void feed(bool member, struct mirror_event *event)
 {
@@ -46,7 +57,8 @@ static void feed(bool member, struct mirror_event *event)
             seal_attach[effect->send.nodeid - 1] = effect->send.header.request;
         if (effect->type == MIRROR_EFFECT_META_WRITE) {
             done.type = MIRROR_EVENT_META_DONE;
-        } else if (effect->type == MIRROR_EFFECT_DISK_READ || effect->type == MIRROR_EFFECT_DISK_WRITE) {
+        } else if (effect->type == MIRROR_EFFECT_DISK_READ || effect->type == MIRROR_EFFECT_DISK_DIGEST ||
+                   effect->type == MIRROR_EFFECT_DISK_WRITE) {
             done.type = MIRROR_EVENT_DISK_DONE;
             done.disk.token = effect->disk.token;
         } else {
@@ -95,7 +107,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                    .replicas = {{1, 1}, {2, 2}}};
     struct replica_parameters rp = {.volume = VOLUME, .nodeid = 3, .boot = 30, .now_us = 1, .operations_max = 8};
     struct mirror_parameters mp = {.volume = VOLUME, .size_bytes = SIZE, .region_bytes = 65536, .nodeid = 1, .boot = 10,
-                                   .now_us = 1, .requests_max = 4, .data = {NULL, no_alloc, no_copy, no_equal}};
+                                   .now_us = 1, .requests_max = 4, .data = {NULL, no_alloc, no_copy, no_equal, no_zero, no_digest}};
     struct mirror_request requests[3] = {
         {.operation = BLOCK_WRITE, .length_bytes = 4096, .data.handle = &handle},
         {.operation = BLOCK_READ, .offset_bytes = 65536, .length_bytes = 4096, .data.handle = &handle},

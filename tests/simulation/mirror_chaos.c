@@ -126,6 +126,43 @@ void client_turn(void)
     h->body_bytes = 1 + (uint32_t)rnd(3);
 }
 
+/* Blocks go bad on one node at a time, and the operator runs checks, which must never see a difference. */
+void wear_turn(void)
+{
+    struct mirror_status status;
+    unsigned n = (unsigned)rnd(NODES), owner = committed.owner - 1u;
+    uint32_t block = chance(6000) ? (uint32_t)rnd(6) * 7 : (uint32_t)rnd(BLOCKS);
+    for (unsigned other = 0; other < NODES; other++) {
+        if (!nodes[other].up)
+            continue;
+        mirror_get_status(nodes[other].mirror, clock_of(other), &status);
+        if (status.check.mismatches)
+            sim_violate(&world, "node %u verifies, and finds %llu blocks that differ, the first at %llu on %x", other,
+                        (unsigned long long)status.check.mismatches, (unsigned long long)status.check.findings[0].offset,
+                        status.check.findings[0].members);
+    }
+    if (calm)
+        return;
+    plan(world.now_us + 10000 + rnd(150000), W_WEAR, SERVICE);
+    bool spare = false; /* another in-sync member has it */
+    for (unsigned k = 0; k < committed.replica_count; k++)
+        spare |= committed.isr >> k & 1 && committed.replicas[k].nodeid != n + 1;
+    for (unsigned other = 0; other < NODES; other++)
+        spare = spare && !nodes[other].bad[block];
+    if (spare && chance(4000)) {
+        TRACE("block %u of node %u goes bad", block, n);
+        nodes[n].bad[block] = true;
+    }
+    if (!nodes[owner].up)
+        return;
+    struct mirror_check_options options = {.kind = chance(3000) ? MIRROR_CHECK_SCRUB : MIRROR_CHECK_VERIFY,
+                                           .repair = chance(5000), .from_offset = chance(5000) ? 0 : rnd(BLOCKS) * BLOCK};
+    if (chance(1000))
+        (void)mirror_check_stop(nodes[owner].mirror, clock_of(owner));
+    else if (mirror_check_start(nodes[owner].mirror, &options, clock_of(owner)) == 0)
+        step_mirror(owner, &(struct mirror_event){.type = MIRROR_EVENT_TICK});
+}
+
 void chaos_turn(void)
 {
     unsigned a = (unsigned)rnd(NODES), b = (unsigned)rnd(NODES + 1);

@@ -94,14 +94,19 @@ static void happen_on_node(struct happening *h)
         event.type = MIRROR_EVENT_DISK_DONE;
         event.disk.token = d->token;
         event.disk.status = !calm && chance(4) ? -EIO : 0;
-        if (d->read && !d->data) {
+        if (d->digest.disk.piece_bytes) {
+            event.disk.data.handle = sim_digests_new(&pool, node->disk, node->bad, &d->digest);
+        } else if (d->read && !d->data) {
             d->data = sim_bytes_new(&pool, d->length);
             d->data->references++;
             event.disk.data.handle = d->data;
         }
         disk_apply(node, d, event.disk.status ? (uint32_t)rnd(d->length / BLOCK + 1) : (uint32_t)(d->length / BLOCK));
-        for (uint32_t i = 0; i < d->length / BLOCK && d->read; i++)
+        for (uint32_t i = 0; i < d->length / BLOCK && d->read && !d->digest.disk.piece_bytes; i++) {
             d->data->tags[d->data_offset / BLOCK + i] = node->disk[d->offset / BLOCK + i];
+            if (node->bad[d->offset / BLOCK + i])
+                event.disk.status = -EIO;
+        }
         sim_bytes_unref(&pool, d->data);
         free(d);
         step_replica(n, &event);
@@ -163,6 +168,9 @@ static void happen(struct happening *h)
         break;
     case W_CHAOS:
         chaos_turn();
+        break;
+    case W_WEAR:
+        wear_turn();
         break;
     case W_WATCH:
         watch();
@@ -246,6 +254,7 @@ static void world_make(uint64_t seed)
     plan(world.now_us, W_WATCH, SERVICE);
     plan(world.now_us, W_CLIENT, SERVICE);
     plan(world.now_us + 300000, W_CHAOS, SERVICE);
+    plan(world.now_us + 200000, W_WEAR, SERVICE);
 }
 
 static void world_end(void)
@@ -260,6 +269,34 @@ static void world_end(void)
     }
     sim_world_done(&world);
     sim_history_done(&history);
+}
+
+/* The product's own verify sees no difference, repairs what cannot be read, and says so. */
+static void verified(void)
+{
+    struct mirror_status status;
+    unsigned owner = committed.owner - 1u, bad = 0, left = 0;
+    struct mirror_check_options options = {.kind = MIRROR_CHECK_VERIFY, .repair = true};
+    for (uint32_t b = 0; b < BLOCKS; b++)
+        for (unsigned n = 0; n < NODES; n++)
+            bad += nodes[n].bad[b];
+    (void)mirror_check_stop(nodes[owner].mirror, clock_of(owner));
+    run_until(world.now_us + 500000);
+    if (mirror_check_start(nodes[owner].mirror, &options, clock_of(owner)) < 0) {
+        sim_violate(&world, "verify does not start");
+        return;
+    }
+    step_mirror(owner, &(struct mirror_event){.type = MIRROR_EVENT_TICK});
+    run_until(world.now_us + 2000000);
+    mirror_get_status(nodes[owner].mirror, clock_of(owner), &status);
+    for (uint32_t b = 0; b < BLOCKS; b++)
+        for (unsigned n = 0; n < NODES; n++)
+            left += nodes[n].bad[b];
+    if (status.check.state != MIRROR_CHECK_DONE)
+        sim_violate(&world, "verify is in state %d at %llu", status.check.state, (unsigned long long)status.check.position);
+    else if (status.check.mismatches || status.check.failed || left)
+        sim_violate(&world, "verify finds %llu blocks that differ; of %u unreadable ones %u are left",
+                    (unsigned long long)status.check.mismatches, bad, left);
 }
 
 /* One run; true when nothing was violated. */
@@ -278,8 +315,11 @@ static bool run_seed(uint64_t seed)
     }
     TRACE("calm");
     uint64_t end = world.now_us + QUIESCE_US;
-    while (!world.violated && world.now_us < end && !settled())
+    while (!world.violated && world.now_us < end && !settled()) {
+        if (!(committed.isr & (committed.isr - 1))) /* nobody else has these blocks: they are given up */
+            memset(nodes[committed.replicas[__builtin_ctz(committed.isr)].nodeid - 1u].bad, 0, sizeof(nodes[0].bad));
         run_until(world.now_us + 100000);
+    }
     for (unsigned n = 0; trace && n < NODES; n++) {
         struct mirror_status st;
         struct replica_status rs;
@@ -294,6 +334,8 @@ static bool run_seed(uint64_t seed)
     }
     if (!world.violated && !settled())
         sim_violate(&world, "not in sync %u s after all was healed", QUIESCE_US / 1000000);
+    if (!world.violated)
+        verified();
     if (!world.violated) {
         unsigned owner = committed.owner - 1u;
         for (uint32_t b = 0; b < BLOCKS; b += 4)
@@ -361,6 +403,9 @@ static const struct {
     {MIRROR_BUG_TRUST_NEW_PLACE, "a new replica in an emptied place is not copied in full (I11)"},
     {MIRROR_BUG_NO_CONFIRM, "verified reads that nobody confirmed (I7)"},
     {MIRROR_BUG_OLD_CONFIRM, "verified reads confirmed before they were fetched (I7)"},
+    {MIRROR_BUG_RESYNC_UNLOCKED, "resync copies over what is being written (I8)"},
+    {MIRROR_BUG_REPAIR_UNLOCKED, "repair writes over what is being written (I5)"},
+    {MIRROR_BUG_CHECK_UNLOCKED, "verify compares what is being written"},
     {REPLICA_BUG_NO_INTENT, "data before intent"},
     {REPLICA_BUG_ACK_EARLY, "ack before durable (I5)"},
     {REPLICA_BUG_NO_PROMISE, "promises to the old owner are not kept (I7)"},

@@ -146,7 +146,7 @@ static void perform_send(unsigned n, const struct mirror_effect *e)
     struct sim_bytes *data = e->send.data.handle;
     if (!data)
         return;
-    if (to == n) {
+    if (to == n || e->send.header.type == MIRROR_DIGEST_REPLY) { /* (digests are not counted in blocks) */
         data->references++;
         h->data = data;
         h->data_offset = e->send.data.offset;
@@ -159,7 +159,9 @@ static void perform_send(unsigned n, const struct mirror_effect *e)
 static void perform_disk(unsigned n, const struct mirror_effect *e)
 {
     struct disk_write *d = calloc(1, sizeof(*d));
-    d->read = e->type == MIRROR_EFFECT_DISK_READ;
+    d->read = e->type != MIRROR_EFFECT_DISK_WRITE;
+    if (e->type == MIRROR_EFFECT_DISK_DIGEST)
+        d->digest = *e;
     d->token = e->disk.token;
     d->operation = e->disk.operation;
     d->offset = e->disk.offset_bytes;
@@ -175,9 +177,11 @@ static void perform_disk(unsigned n, const struct mirror_effect *e)
 
 void disk_apply(struct node *node, const struct disk_write *d, uint32_t blocks)
 {
-    for (uint32_t i = 0; i < blocks && !d->read; i++)
+    for (uint32_t i = 0; i < blocks && !d->read; i++) {
+        node->bad[d->offset / BLOCK + i] = false;
         node->disk[d->offset / BLOCK + i] =
             d->operation == BLOCK_WRITE ? d->data->tags[d->data_offset / BLOCK + i] : 0;
+    }
 }
 
 static void client_finish(unsigned n, struct mirror_request *request, int status)
@@ -207,6 +211,7 @@ static void perform(unsigned n, struct mirror_effects *effects)
             perform_send(n, e);
             break;
         case MIRROR_EFFECT_DISK_READ:
+        case MIRROR_EFFECT_DISK_DIGEST:
         case MIRROR_EFFECT_DISK_WRITE:
             perform_disk(n, e);
             break;

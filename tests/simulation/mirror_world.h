@@ -20,7 +20,7 @@
 #define SERVICE      NODES /* the configuration service, as a place that links can be cut from */
 
 enum what { W_MESSAGE, W_HEARTBEAT, W_BEAT, W_BEAT_ACK, W_DISK, W_META, W_TICK, W_CONFIG, W_CLIENT, W_CHAOS, W_LINK_DOWN,
-            W_LINK_UP, W_ASK, W_WATCH, W_RESTART, W_DEAD, W_SUBMIT, W_REFILL };
+            W_LINK_UP, W_ASK, W_WATCH, W_RESTART, W_DEAD, W_SUBMIT, W_REFILL, W_WEAR };
 
 struct happening {
     struct sim_event event;
@@ -42,6 +42,7 @@ struct happening {
 struct disk_write {
     struct disk_write *next;
     bool read;
+    struct mirror_effect digest; /* of a DISK_DIGEST, piece_bytes 0: none */
     uint64_t token, offset, length;
     enum block_operation operation;
     struct sim_bytes *data;
@@ -64,6 +65,7 @@ struct node {
     struct mirror *mirror;
     struct replica *replica;
     uint32_t disk[BLOCKS];
+    bool bad[BLOCKS]; /* cannot be read until it is written */
     uint8_t *meta;
     struct disk_write *writing;
     struct metadata_page *meta_pages;
@@ -146,6 +148,7 @@ void asked(const struct happening *h);
 void client_submit(unsigned n, bool read, uint32_t first, uint32_t count);
 void client_turn(void);
 void chaos_turn(void);
+void wear_turn(void);
 
 /* mirror_cluster_test.c */
 void happening_run(struct sim_world *unused, struct sim_event *event);

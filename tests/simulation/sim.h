@@ -124,6 +124,7 @@ struct sim_disk_write {
     enum block_operation operation;
     struct sim_bytes *data;
     uint64_t data_offset;
+    struct mirror_effect digest; /* of a DISK_DIGEST, piece_bytes 0: none */
 };
 
 /* Data and metadata file of one replica. */

@@ -69,7 +69,42 @@ static bool data_equal(void *context, struct mirror_data a, struct mirror_data b
     return true;
 }
 
+static bool data_zero(void *context, struct mirror_data data, uint64_t size_bytes)
+{
+    (void)context;
+    for (uint64_t i = 0; i < size_bytes / SIM_BLOCK_BYTES; i++)
+        if (tags_of(data)[i])
+            return false;
+    return true;
+}
+
+#define UNREADABLE UINT32_MAX
+
+struct sim_bytes *sim_digests_new(struct sim_data *data, const uint32_t *blocks, const bool *bad, const struct mirror_effect *effect)
+{
+    uint64_t first = effect->disk.offset_bytes / SIM_BLOCK_BYTES, count = effect->disk.length_bytes / SIM_BLOCK_BYTES;
+    uint64_t each = effect->disk.piece_bytes / SIM_BLOCK_BYTES, pieces = (count + each - 1) / each;
+    struct sim_bytes *digests = sim_bytes_new(data, pieces * SIM_BLOCK_BYTES);
+    for (uint64_t i = 0; i < count; i++) {
+        uint32_t *digest = &digests->tags[i / each], tag = effect->disk.read_only ? 0 : blocks[first + i];
+        if ((bad && bad[first + i]) || *digest == UNREADABLE)
+            *digest = UNREADABLE;
+        else if (*digest || tag)
+            *digest = ((*digest ^ tag ^ (uint32_t)(i % each) << 24) * 0x9e3779b1u | 1) & INT32_MAX;
+    }
+    return digests;
+}
+
+static void data_digest(void *context, struct mirror_data digests, uint32_t index, uint8_t ret_digest[MIRROR_DIGEST_BYTES])
+{
+    uint32_t tag = ((struct sim_bytes *)digests.handle)->tags[index];
+    (void)context;
+    memset(ret_digest, tag == UNREADABLE ? 0xff : 0, MIRROR_DIGEST_BYTES);
+    memcpy(ret_digest, &tag, sizeof(tag));
+}
+
 struct mirror_data_operations sim_data_operations(struct sim_data *data)
 {
-    return (struct mirror_data_operations){.context = data, .alloc = data_alloc, .copy = data_copy, .equal = data_equal};
+    return (struct mirror_data_operations){.context = data, .alloc = data_alloc, .copy = data_copy, .equal = data_equal,
+                                           .zero = data_zero, .digest = data_digest};
 }

@@ -28,6 +28,9 @@ void sim_bytes_ref(struct sim_bytes *bytes);
 /* NULL is fine. Counting below zero is a violation. */
 void sim_bytes_unref(struct sim_data *data, void *bytes);
 void sim_data_done(struct sim_data *data);
+/* What answers a DISK_DIGEST of these blocks: a tag for each piece, made of its blocks' tags. bad: blocks that cannot be read,
+ * NULL: none. */
+struct sim_bytes *sim_digests_new(struct sim_data *data, const uint32_t *blocks, const bool *bad, const struct mirror_effect *effect);
 /* For mirror_new(); context is the sim_data. */
 struct mirror_data_operations sim_data_operations(struct sim_data *data);
 

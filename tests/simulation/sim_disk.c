@@ -127,13 +127,15 @@ static void data_done(struct sim_world *world, struct sim_event *event)
     disk_unlink(disk, w);
     core.disk.token = w->token;
     core.disk.status = disk_fails(node) ? -EIO : 0;
-    if (w->read && !w->data) {
+    if (w->digest.disk.piece_bytes) {
+        core.disk.data.handle = sim_digests_new(&sim->data, disk->blocks, NULL, &w->digest);
+    } else if (w->read && !w->data) {
         w->data = sim_bytes_new(&sim->data, w->length);
         sim_bytes_ref(w->data);
         core.disk.data.handle = w->data;
     }
     disk_apply(disk, w, core.disk.status ? (uint32_t)sim_random(world, blocks + 1) : blocks);
-    for (uint32_t i = 0; i < blocks && w->read; i++)
+    for (uint32_t i = 0; i < blocks && w->read && w->data; i++)
         w->data->tags[w->data_offset / SIM_BLOCK_BYTES + i] = disk->blocks[w->offset / SIM_BLOCK_BYTES + i];
     sim_bytes_unref(&sim->data, w->data);
     free(w);
@@ -156,7 +158,9 @@ void sim_disk_submit(struct sim_node *node, unsigned volume, const struct mirror
     struct sim_disk_write *w = calloc(1, sizeof(*w));
     struct disk_event *done = disk_event_new(volume, data_done);
     ASSERT(w);
-    w->read = effect->type == MIRROR_EFFECT_DISK_READ;
+    w->read = effect->type != MIRROR_EFFECT_DISK_WRITE;
+    if (effect->type == MIRROR_EFFECT_DISK_DIGEST)
+        w->digest = *effect;
     w->token = effect->disk.token;
     w->operation = effect->disk.operation;
     w->offset = effect->disk.offset_bytes;

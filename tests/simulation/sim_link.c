@@ -1,6 +1,7 @@
 /* Links between nodes, as agent/io/peer_mesh.c and agent/node/engine.c make them. The data link of a pair carries heartbeats and
  * the frames of all volumes in order; when it breaks, what is on the way is lost. A reset is seen at once, a cut cable only by
  * silence. Control links are modelled by their heartbeats alone. */
+#include "replication/core/message.h"
 #include "tests/simulation/sim.h"
 
 #include <string.h>
@@ -156,7 +157,7 @@ void sim_link_send(struct sim_node *from, unsigned to, const struct mirror_effec
         memcpy(frame->body + send->send.body_bytes, send->send.blob, send->send.blob_bytes);
     frame->data_bytes = send->send.data_bytes;
     struct sim_bytes *data = send->send.data.handle;
-    if (data && to == from->place) {
+    if (data && (to == from->place || send->send.header.type == MIRROR_DIGEST_REPLY)) { /* (digests are not counted in blocks) */
         sim_bytes_ref(data);
         frame->data = data;
         frame->data_offset = send->send.data.offset;

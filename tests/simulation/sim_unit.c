@@ -173,6 +173,7 @@ static void perform(struct sim_node *node, unsigned volume, const struct mirror_
             sim_link_send(node, effect->send.nodeid - 1u, effect);
             break;
         case MIRROR_EFFECT_DISK_READ:
+        case MIRROR_EFFECT_DISK_DIGEST:
         case MIRROR_EFFECT_DISK_WRITE:
             sim_disk_submit(node, volume, effect);
             break;
