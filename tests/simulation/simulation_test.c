@@ -69,7 +69,7 @@ static const struct {
     {.name = "what a returning member had in flight is ignored (I6)", .bugs = {.replication = MIRROR_BUG_NO_RETURN_INTENT}},
     {.name = "a joining member is not counted while the grow commits (I8)", .bugs = {.replication = MIRROR_BUG_EARLY_GROW}},
     {.name = "overlapping requests race", .bugs = {.replication = MIRROR_BUG_NO_RANGE_LOCK}},
-    {.name = "lower epochs are accepted (I2)", .bugs = {.replication = REPLICA_BUG_NO_SEAL}, .first = 1000},
+    {.name = "lower epochs are accepted (I2)", .bugs = {.replication = REPLICA_BUG_NO_SEAL}, .first = 800},
     {.name = "data before intent (I6)", .bugs = {.replication = REPLICA_BUG_NO_INTENT}},
     {.name = "replica acks before durable (I5)", .bugs = {.replication = REPLICA_BUG_ACK_EARLY}},
     {.name = "votes are not durable (R1)", .bugs = {.rsm = RSM_BUG_VOLATILE_VOTE}},
