@@ -455,6 +455,22 @@ void engine_set_authority(struct engine *engine, bool authority)
     mailbox_post(&engine->inbox, &order->mail);
 }
 
+static void run_set_apart(struct engine *engine, struct order *order)
+{
+    engine->apart = order->number;
+    if (engine->target)
+        target_server_set_apart(engine->target, engine->apart);
+    if (engine->apart && !engine->authority)
+        list_foreach(link, &engine->units) engine_unit_part(list_entry(link, struct engine_unit, link));
+}
+
+void engine_set_apart(struct engine *engine, bool apart)
+{
+    struct order *order = order_new(run_set_apart);
+    order->number = apart;
+    mailbox_post(&engine->inbox, &order->mail);
+}
+
 static void run_node_dead(struct engine *engine, struct order *order)
 {
     uint16_t nodeid = (uint16_t)order->number;

@@ -71,6 +71,9 @@ MUST_CHECK int engine_set_peers(struct engine *engine, const struct peer_node *n
 void engine_set_ports(struct engine *engine, const struct target_port *ports, unsigned count);
 /* false: the tree of this node may be of the past, or corosync is gone: serve nothing (as owner), forward nothing. */
 void engine_set_authority(struct engine *engine, bool authority);
+/* true: this node takes no part for now, and others serve (agent/core/ring_rest.h): what it owned is closed, initiators are sent
+ * to other paths. Without authority only. */
+void engine_set_apart(struct engine *engine, bool apart);
 /* The process with this boot id has certainly ended. */
 void engine_node_dead(struct engine *engine, uint16_t nodeid, uint64_t boot);
 /* A volume is as given, with its SCSI reservations (NULL: it never had any); replaces what was said before. Copied. */

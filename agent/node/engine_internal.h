@@ -84,6 +84,7 @@ struct engine {
     struct target_server *target;
     uint16_t nodeid;
     bool authority;
+    bool apart;
     bool closing;
     unsigned open_parts;    /* while closing */
     struct list units;      /* struct engine_unit */
@@ -110,6 +111,8 @@ void engine_unit_link_down(struct engine_unit *unit, uint16_t nodeid);
 /* Send VOLUME_UP to one node, or to all linked ones (nodeid 0); ask for the same in return. */
 void engine_unit_announce(struct engine_unit *unit, uint16_t nodeid, bool ask);
 void engine_unit_close(struct engine_unit *unit);
+/* The node is apart: close what it owned; it is opened again with the next authority. */
+void engine_unit_part(struct engine_unit *unit);
 /* Delete the files of a volume of which there is no unit. */
 void engine_unit_discard(struct engine *engine, const struct engine_volume *volume);
 void engine_unit_tick(struct engine_unit *unit, uint64_t now_ms);

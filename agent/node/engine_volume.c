@@ -295,6 +295,14 @@ static void unit_shut(struct engine_unit *unit)
     mirror_device_close(device, unit_shut_done, unit);
 }
 
+void engine_unit_part(struct engine_unit *unit)
+{
+    if (unit->phase != ENGINE_VOLUME_OPEN || unit->config.volume.owner != unit->engine->nodeid)
+        return;
+    log_notice("%s: closed here: others serve, and this node takes no part", unit->config.volume.name);
+    unit_shut(unit);
+}
+
 /* Do our files stand as is committed? */
 static void unit_follow(struct engine_unit *unit)
 {

@@ -142,6 +142,7 @@ struct node {
     struct cpg_group *group;
     bool in_view;
     struct ring_rest rest;
+    bool apart; /* as the engine was told */
     bool quorate_said; /* in our hello */
     char rest_words[160]; /* why our corosync rests; empty: it does not */
     struct node_member members[CPG_VIEW_MEMBERS_MAX];

@@ -311,6 +311,11 @@ void node_members_rest(struct node *node)
     if (!node->corosync || !node->group || node->removed || node->stopping)
         return;
     struct ring_rest_heard heard = rest_heard(node, silent, sizeof(silent));
+    /* Resting, or on the way back from it, while others serve. */
+    bool apart = heard.quorate && !node->in_view && (node->rest.resting || node->apart);
+    if (apart != node->apart)
+        engine_set_apart(node->engine, apart);
+    node->apart = apart;
     switch (ring_rest_step(&node->rest, node->self.nodeid, &heard, node_now_ms(node))) {
     case RING_REST_NOTHING:
         break;

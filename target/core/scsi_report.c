@@ -24,6 +24,8 @@ static bool group_alive(const struct scsi_shared *shared, uint16_t nodeid)
 /* SPC-4 r37 §5.15.2.4: a node that is down is UNAVAILABLE; without an owner the others wait, TRANSITIONING. */
 static uint8_t group_state(const struct scsi_unit *unit, uint16_t nodeid)
 {
+    if (unit->shared->apart && nodeid == unit->shared->nodeid)
+        return ALUA_UNAVAILABLE;
     if (!group_alive(unit->shared, nodeid) && nodeid != unit->shared->nodeid)
         return ALUA_UNAVAILABLE;
     if (!unit->has_owner)

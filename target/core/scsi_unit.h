@@ -28,6 +28,7 @@ struct scsi_shared {
     uint16_t nodeid; /* this node's target port group and relative port */
     struct target_port ports[TARGET_PORTS_MAX];
     unsigned port_count;
+    bool apart; /* this node serves nothing, others do: its group is UNAVAILABLE */
     uint8_t scratch[SCSI_SCRATCH_BYTES]; /* for parameter data under construction, within one call */
     /* Commit a unit's reservations; scsi_unit_set_reservations() tells the outcome, later. Asked again every second until then.
      * bytes are read during the call. NULL: there is no cluster, changes are in force at once. */

@@ -124,6 +124,16 @@ static void reserved_check(struct target *target, struct target_lu *lu)
         say_nexus_loss(target, lu, id);
 }
 
+void target_set_apart(struct target *target, bool apart)
+{
+    if (target->shared.apart == apart)
+        return;
+    target->shared.apart = apart;
+    attend_sessions(target, NULL, SCSI_UA_ALUA_CHANGED);
+    for (unsigned i = 0; apart && i < TARGET_LU_BUCKETS; i++)
+        list_foreach(node, &target->lus[i]) target_route_held(target, list_entry(node, struct target_lu, link));
+}
+
 int target_set_ports(struct target *target, const struct target_port *ports, unsigned count)
 {
     struct scsi_shared *shared = &target->shared;

@@ -106,6 +106,7 @@ void target_give_up(struct target *target);
 bool target_is_quiet(const struct target *target);
 
 /* Configuration: as documented in target_server.h. */
+void target_set_apart(struct target *target, bool apart);
 int target_set_ports(struct target *target, const struct target_port *ports, unsigned count);
 int target_put_lu(struct target *target, const struct target_lu_identity *identity);
 int target_remove_lu(struct target *target, uint64_t volume_id);

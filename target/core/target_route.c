@@ -183,6 +183,10 @@ static bool may_repeat(const struct target_task *task)
 
 static void hold(struct target *target, struct target_task *task)
 {
+    if (target->shared.apart) { /* who waits here waits at the wrong door: SPC-4 r37 §5.15.2.4.5 */
+        end_with_sense(task, SCSI_SENSE_ALUA_UNAVAILABLE);
+        return;
+    }
     task->place = TARGET_TASK_HELD;
     list_append(&task->lu->held, &task->link);
     task->lu->stats.held++;

@@ -97,6 +97,32 @@ static void command_is_held_until_there_is_an_owner(void **state)
     end(cluster, 1, &second);
 }
 
+static void node_apart_sends_commands_to_other_paths(void **state)
+{
+    struct cluster *cluster = *state;
+    struct run held, later;
+    uint8_t data[512] = {0};
+    clear_attentions(cluster);
+    set_state(cluster, 1, TARGET_LU_TRANSITION, 0, 8);
+    (void)ready(cluster, 1);
+    begin(cluster, 1, &held, write_cdb, data);
+    assert_int_equal(held.done, 0);
+    target_set_apart(&cluster->nodes[1].target, true);
+    settle(cluster);
+    assert_int_equal(sense_of(&held), SCSI_SENSE_ALUA_UNAVAILABLE);
+    end(cluster, 1, &held);
+    assert_int_equal(ready(cluster, 1), SCSI_SENSE(6, 0x2a, 0x06));
+    assert_int_equal(ready(cluster, 1), SCSI_SENSE_ALUA_UNAVAILABLE);
+    target_set_apart(&cluster->nodes[1].target, false);
+    (void)ready(cluster, 1);
+    begin(cluster, 1, &later, write_cdb, data);
+    assert_int_equal(later.done, 0);
+    set_state(cluster, 1, TARGET_LU_FORWARD, 1, 7);
+    settle(cluster);
+    assert_int_equal(later.done, 1);
+    end(cluster, 1, &later);
+}
+
 static void owner_of_another_epoch_does_not_execute(void **state)
 {
     struct cluster *cluster = *state;
@@ -252,6 +278,7 @@ int main(void)
         TEST(forwarded_write_is_read_by_the_owner),
         TEST(lost_owner_repeats_reads_and_aborts_writes),
         TEST(command_is_held_until_there_is_an_owner),
+        TEST(node_apart_sends_commands_to_other_paths),
         TEST(owner_of_another_epoch_does_not_execute),
         TEST(task_lives_until_the_link_lets_go_of_its_frame),
         TEST(forwarded_task_is_aborted_at_the_owner),

@@ -320,6 +320,11 @@ int target_server_listen(struct target_server *server, const char *address, uint
 
 /* ---- configuration: the core's, with words ---- */
 
+void target_server_set_apart(struct target_server *server, bool apart)
+{
+    target_set_apart(&server->target, apart);
+}
+
 int target_server_set_ports(struct target_server *server, const struct target_port *ports, unsigned count)
 {
     return target_set_ports(&server->target, ports, count);

@@ -61,6 +61,9 @@ void target_server_close(struct target_server *server, void (*closed)(void *cont
 MUST_CHECK int target_server_listen(struct target_server *server, const char *address, uint16_t port, uint16_t *ret_port,
                                     struct error *error);
 
+/* This node takes no part for now and knows that others serve: what would be held here for an owner is answered NOT READY,
+ * TARGET PORT IN UNAVAILABLE STATE (02/04/0C), so that initiators take another path, and its group is reported so. */
+void target_server_set_apart(struct target_server *server, bool apart);
 /* All portals of the cluster: what SendTargets lists and REPORT TARGET PORT GROUPS knows. Copied. Several portals may
  * have the same nodeid. alive=false: the group is reported UNAVAILABLE and SendTargets leaves the portal out.
  * A difference raises UNIT ATTENTION ASYMMETRIC ACCESS STATE CHANGED for every nexus. -EINVAL beyond TARGET_PORTS_MAX. */
