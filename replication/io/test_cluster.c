@@ -22,6 +22,15 @@ static int disk_apply(struct test_disk *disk, struct block_request *r)
         disk->fua_missing++;
     if (change && disk->fail_writes)
         return disk->fail_writes;
+    for (uint64_t block = at / 4096; block <= (at + r->length_bytes - 1) / 4096 && r->length_bytes; block++) {
+        if (r->operation == BLOCK_READ && disk->bad[block])
+            return -EIO;
+        if (change && disk->bad[block] == 1)
+            disk->bad[block] = 0;
+        if (change) /* what is unmapped is mapped again by the next write */
+            disk->mapped[block] = r->operation == BLOCK_WRITE || !(r->flags & BLOCK_MAY_UNMAP) || r->length_bytes % 4096 || at % 4096;
+    }
+    disk->written_bytes += r->operation == BLOCK_WRITE ? r->length_bytes : 0;
     if (r->operation == BLOCK_WRITE_ZEROES)
         memset(disk->bytes + at, 0, r->length_bytes);
     for (unsigned i = 0; i < r->iov_count; i++) {
@@ -304,6 +313,8 @@ void test_cluster_start(struct test_cluster *c, uv_loop_t *loop, unsigned count,
         node->boot = 100 * (i + 1);
         node->disk.cluster = c;
         node->disk.bytes = calloc(1, size_bytes);
+        node->disk.bad = calloc(1, size_bytes / 4096);
+        node->disk.mapped = calloc(1, size_bytes / 4096);
         snprintf(node->metadata, sizeof(node->metadata), "%s/mirror-test-%d-%u.meta", folder, (int)getpid(), i);
         unlink(node->metadata);
         if (mirror_replica_create(node->metadata, &identity, &error) < 0) {
@@ -327,6 +338,8 @@ void test_cluster_end(struct test_cluster *c)
             uv_idle_start(&c->nodes[i].disk.idle, disk_turn);
         test_node_down(c, i);
         free(c->nodes[i].disk.bytes);
+        free(c->nodes[i].disk.bad);
+        free(c->nodes[i].disk.mapped);
         unlink(c->nodes[i].metadata);
     }
     while (c->first) {

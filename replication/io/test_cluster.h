@@ -17,6 +17,9 @@ struct test_disk {
     bool stalled;      /* keep requests */
     int fail_writes;   /* status of writes, 0: none fails */
     uint64_t fua_missing; /* writes that were not asked to be durable */
+    uint8_t *bad;      /* for each 4 KiB: cannot be read until it is written; sticky (2): not even then */
+    uint8_t *mapped;   /* for each 4 KiB: takes room */
+    uint64_t written_bytes;
     void (*closed)(void *context);
     void *closed_context;
 };
