@@ -50,6 +50,11 @@ struct api_live_volume {
         uint64_t position, total_bytes, bytes_per_second, left_ms;
         uint64_t mismatches, bad_blocks, repaired, unrepaired; /* with what was found before a failover */
         char words[128];          /* the first findings */
+        unsigned found_count;     /* the same as figures, where they come from */
+        struct {
+            uint64_t offset, length;
+            uint8_t replicas;     /* bit i: replica i is bad there */
+        } found[4];
     } check;
 };
 

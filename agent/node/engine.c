@@ -25,6 +25,7 @@ struct order {
         struct engine_volume volume;
         struct peer_hello hello;
         char iqn[TREE_IQN_SIZE];
+        struct engine_check check;
     };
     void *array; /* freed with the order */
 };
@@ -36,7 +37,10 @@ struct notice {
     uint64_t volume, epoch, version, incarnation;
     uint32_t isr;
     char reason[128];
-    struct api_live_volume live;
+    union {
+        struct api_live_volume live;
+        struct api_live_replica own;
+    };
     uint32_t bytes_size;
     uint8_t *bytes; /* freed with the notice */
 };
@@ -158,6 +162,18 @@ void engine_tell_live(struct engine *engine, uint64_t volume, const struct api_l
 {
     struct notice *notice = notice_new(volume, run_live);
     notice->live = *figures;
+    mailbox_post(&engine->outbox, &notice->mail);
+}
+
+static void run_own(struct engine *engine, struct notice *notice)
+{
+    engine->options.callbacks.own(engine->options.callbacks.context, notice->volume, &notice->own);
+}
+
+void engine_tell_own(struct engine *engine, uint64_t volume, const struct api_live_replica *figures)
+{
+    struct notice *notice = notice_new(volume, run_own);
+    notice->own = *figures;
     mailbox_post(&engine->outbox, &notice->mail);
 }
 
@@ -523,6 +539,21 @@ void engine_put_volume(struct engine *engine, const struct engine_volume *volume
         ASSERT(order->array);
         memcpy(order->array, reservation->table, reservation->table_bytes);
     }
+    mailbox_post(&engine->inbox, &order->mail);
+}
+
+static void run_set_check(struct engine *engine, struct order *order)
+{
+    struct engine_unit *unit = engine_unit_find(engine, order->number);
+    if (unit)
+        engine_unit_check(unit, &order->check);
+}
+
+void engine_set_check(struct engine *engine, uint64_t volume, const struct engine_check *check)
+{
+    struct order *order = order_new(run_set_check);
+    order->number = volume;
+    order->check = *check;
     mailbox_post(&engine->inbox, &order->mail);
 }
 

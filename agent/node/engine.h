@@ -10,6 +10,7 @@
 #include "agent/core/tree.h"
 #include "agent/io/peer_mesh.h"
 #include "plugins/loader/loader.h"
+#include "replication/core/mirror.h"
 #include "target/core/target_types.h"
 #include <uv.h>
 
@@ -23,6 +24,15 @@ struct engine_volume {
                                        a blank or an old disk (I11). Without a replica: files to be deleted */
     char plugin[TREE_NAME_SIZE];    /* of the store */
     char store_path[TREE_PATH_SIZE];
+};
+
+/* A verify or scrub to be run while this node owns the volume; progress comes with the live figures. */
+struct engine_check {
+    uint64_t task; /* 0: none */
+    enum mirror_check_kind kind;
+    bool repair;
+    uint64_t from; /* bytes that are through already */
+    uint64_t mismatches, bad_blocks, repaired, unrepaired; /* found in these */
 };
 
 struct engine_callbacks {
@@ -42,6 +52,8 @@ struct engine_callbacks {
     void (*replica_gone)(void *context, uint64_t volume);
     /* Figures of a volume that this node owns changed. */
     void (*live)(void *context, uint64_t volume, const struct api_live_volume *figures);
+    /* Figures of this node's own replica changed. */
+    void (*own)(void *context, uint64_t volume, const struct api_live_replica *figures);
 };
 
 struct engine_options {
@@ -78,6 +90,8 @@ void engine_set_apart(struct engine *engine, bool apart);
 void engine_node_dead(struct engine *engine, uint16_t nodeid, uint64_t boot);
 /* A volume is as given, with its SCSI reservations (NULL: it never had any); replaces what was said before. Copied. */
 void engine_put_volume(struct engine *engine, const struct engine_volume *volume, const struct tree_reservation *reservation);
+/* What the volume's owner is to check now. The same task again changes nothing. */
+void engine_set_check(struct engine *engine, uint64_t volume, const struct engine_check *check);
 /* It is gone: close it and remove this node's replica from its store. */
 void engine_remove_volume(struct engine *engine, uint64_t volume);
 /* Remove the files of a volume that went while this node was away: id, uuid, plugin and store_path say which. */

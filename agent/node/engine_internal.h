@@ -57,6 +57,10 @@ struct engine_unit {
     uint16_t linked[TREE_NODES_MAX]; /* nodes whose device of this volume is open and linked */
     unsigned linked_count;
     struct api_live_volume live;
+    struct api_live_replica own;
+    struct engine_check check; /* wanted: with what was found before it was started last */
+    bool check_started;
+    struct mirror_check_status check_now; /* since then */
     uint64_t rate_bytes, rate_ms;
     char words[160];
     /* The worker's. */
@@ -122,12 +126,16 @@ const struct director_plugin *engine_files_plugin(struct engine_unit *unit, stru
 /* Look at the files, make them when that is due. What comes out of it is said at the top of engine_files.c. */
 void engine_files_make(uv_work_t *work);
 void engine_files_delete(uv_work_t *work);
+/* engine_live.c. Figures and checks, at each tick; another check is wanted, or none. */
+void engine_live_tick(struct engine_unit *unit, uint64_t now_ms);
+void engine_unit_check(struct engine_unit *unit, const struct engine_check *check);
 /* Mail to the control thread. */
 void engine_tell_ask_isr(struct engine *engine, uint64_t volume, uint64_t epoch, uint64_t version, uint32_t isr,
                          const char *reason);
 void engine_tell_record(struct engine *engine, uint64_t volume, uint64_t incarnation);
 void engine_tell_gone(struct engine *engine, uint64_t volume);
 void engine_tell_blank(struct engine *engine, uint64_t volume, uint32_t replica, uint64_t incarnation);
+void engine_tell_own(struct engine *engine, uint64_t volume, const struct api_live_replica *figures);
 void engine_tell_live(struct engine *engine, uint64_t volume, const struct api_live_volume *figures);
 /* One part that was open while closing is gone. */
 void engine_part_closed(struct engine *engine);

@@ -424,40 +424,8 @@ void engine_unit_close(struct engine_unit *unit)
     mirror_device_close(device, unit_closed, unit);
 }
 
-static void unit_figures(struct engine_unit *unit, struct api_live_volume *ret_live, uint64_t now_ms)
-{
-    struct mirror_device_status status;
-    struct api_live_volume live = {.known = true};
-    mirror_device_get_status(unit->device, &status);
-    live.serving = status.mirror.state == MIRROR_SERVING && unit->engine->authority;
-    live.suspended = status.mirror.suspended || !live.serving;
-    if (live.suspended)
-        (void)snprintf(live.reason, sizeof(live.reason), "%.127s", unit->words);
-    live.reads = status.reads;
-    live.writes = status.writes;
-    live.read_bytes = status.read_bytes;
-    live.written_bytes = status.written_bytes;
-    live.resynced_bytes = status.mirror.resynced_bytes;
-    uint64_t region = metadata_region_bytes(unit->config.volume.size_bytes);
-    uint64_t speed = now_ms > unit->rate_ms
-                         ? (status.mirror.resynced_bytes - unit->rate_bytes) * 1000 / (now_ms - unit->rate_ms) : 0;
-    unit->rate_bytes = status.mirror.resynced_bytes;
-    unit->rate_ms = now_ms;
-    for (unsigned i = 0; i < unit->config.volume.replica_count; i++) {
-        const struct mirror_member_status *member = &status.mirror.members[i];
-        live.replica[i].syncing = member->state == MIRROR_MEMBER_SYNCING;
-        if (!live.replica[i].syncing)
-            continue;
-        live.replica[i].total_bytes = member->total_regions * region;
-        live.replica[i].done_bytes = (member->total_regions - MIN(member->todo_regions, member->total_regions)) * region;
-        live.replica[i].bytes_per_second = speed;
-    }
-    *ret_live = live;
-}
-
 void engine_unit_tick(struct engine_unit *unit, uint64_t now_ms)
 {
-    struct api_live_volume live;
     const struct tree_volume *volume = &unit->config.volume;
     bool mine = unit->engine->authority && volume->owner == unit->engine->nodeid;
     if ((unit->phase == ENGINE_VOLUME_FAILED || unit->phase == ENGINE_VOLUME_RECORDING) && now_ms >= unit->retry_ms) {
@@ -472,11 +440,5 @@ void engine_unit_tick(struct engine_unit *unit, uint64_t now_ms)
         unit->blank_ms = now_ms + UNIT_RETRY_MS;
         engine_tell_blank(unit->engine, volume->id, (uint32_t)unit->config.replica, unit->incarnation);
     }
-    if (!unit->device || unit->config.volume.owner != unit->engine->nodeid)
-        return;
-    unit_figures(unit, &live, now_ms);
-    if (!memcmp(&live, &unit->live, sizeof(live)))
-        return;
-    unit->live = live;
-    engine_tell_live(unit->engine, unit->config.volume.id, &live);
+    engine_live_tick(unit, now_ms);
 }

@@ -7,6 +7,7 @@
  *   node_formation.c  formation, discovery
  *   node_plan.c    what follows from the tree: engine configuration, failover, voters, this node's own entries
  *   node_live.c    live figures
+ *   node_task.c    verify, scrub, moves of replicas, growing
  *   node_api.c     calls of shells and programs
  *   engine.c       the I/O thread: target, mirrors, data links
  *
@@ -43,6 +44,7 @@
 #define NODE_ARRIVE_MS       5000u /* a newcomer is waited for so long before the next one is let in */
 #define NODE_QUORUM_WAIT_MS  3000u /* a change waits so long for a quorum before it is refused */
 #define NODE_CHANGE_WAIT_MS  15000u /* and so long for its commit */
+#define NODE_CHECKS_MAX      64u /* volumes that one node verifies or scrubs at once; more wait */
 #define NODE_STOP_MS         15000u /* a stop that is not done by then ends the process as a crash would */
 #define NODE_VOTE_REST_MS    20000u /* a vote that was taken is not given back for so long: its node is being removed */
 
@@ -96,6 +98,14 @@ struct node_live {
         uint64_t heard_ms;
         struct api_live_replica figures;
     } own[TREE_REPLICAS_MAX]; /* what nodes say of their own replicas, by no order */
+};
+
+/* A verify or scrub that this node's engine was told to run. */
+struct node_check {
+    uint64_t task; /* 0: a free slot */
+    uint64_t volume;
+    uint64_t committed_ms;
+    struct api_live_check figures;
 };
 
 struct node {
@@ -185,6 +195,10 @@ struct node {
     uint64_t *pushed; /* volumes that the engine was told of */
     size_t pushed_count, pushed_capacity;
     struct list live; /* struct node_live */
+    struct node_check checks[NODE_CHECKS_MAX]; /* that the engine runs for us */
+    bool task_busy;
+    struct node_proposal task_proposal;
+    uint64_t task_retry_ms;
     uint64_t live_sent_ms;
 
     /* node_api.c */
@@ -309,6 +323,13 @@ bool node_live_replica(struct node *node, uint64_t volume_id, uint16_t nodeid, s
 bool node_live_volume_last(struct node *node, uint64_t volume_id, struct api_live_volume *ret_figures);
 /* What is known of a volume; false: nothing that is fresh. */
 bool node_live_volume(struct node *node, uint64_t volume_id, struct api_live_volume *ret_figures);
+
+/* node_task.c */
+/* At each tick of the planner, when quorate. */
+void node_task_tick(struct node *node);
+/* The engine tells of a check that it runs; its words, of what it found, with names. */
+void node_task_figures(struct node *node, uint64_t volume, const struct api_live_check *figures);
+void node_task_words(struct node *node, uint64_t volume, struct api_live_check *check);
 
 /* node_api.c */
 MUST_CHECK int node_api_start(struct node *node, struct error *error);

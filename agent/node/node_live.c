@@ -71,6 +71,10 @@ void node_live_figures(void *context, uint64_t volume, const struct api_live_vol
 {
     struct node *node = context;
     const struct node_live *old = live_find(node, volume);
+    struct api_live_volume named = *figures;
+    node_task_words(node, volume, &named.check);
+    figures = &named;
+    node_task_figures(node, volume, &figures->check);
     bool urgent = !old || !old->known || old->figures.serving != figures->serving || old->figures.suspended != figures->suspended ||
                   memcmp(old->figures.replica, figures->replica, sizeof(old->figures.replica)) != 0;
     live_put(node, node->self.nodeid, volume, figures);

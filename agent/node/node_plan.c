@@ -629,6 +629,7 @@ void node_plan_tick(struct node *node)
     if (!node->quorate || !node->rsm)
         return;
     plan_own(node);
+    node_task_tick(node);
     if (node->is_sequencer && node->current) {
         plan_failover(node);
         plan_voters(node);
@@ -660,7 +661,7 @@ int node_plan_start(struct node *node, struct error *error)
         .plugins = node->plugins,
         .faults_path = node->options.faults_path,
         .callbacks = {.context = node, .ask_isr = engine_asks_isr, .replica_record = engine_records_replica, .replica_gone = engine_forgets_replica,
-                      .replica_blank = engine_blank_replica, .reserve = engine_reserves, .live = node_live_figures},
+                      .replica_blank = engine_blank_replica, .reserve = engine_reserves, .live = node_live_figures, .own = node_live_own},
     };
     return engine_new(&options, &node->engine, error);
 }
