@@ -270,26 +270,15 @@ static void data_frame(struct peer *peer, const struct peer_header *header, stru
 static void data_heartbeat_acked(struct peer *peer, uint64_t sent_us, void *context)
 {
     struct engine *engine = context;
-    uint16_t nodeid = peer_nodeid(peer);
-    list_foreach(link, &engine->units)
-    {
-        struct engine_unit *unit = list_entry(link, struct engine_unit, link);
-        if (unit->device && engine_unit_linked(unit, nodeid))
-            mirror_device_heartbeat_answered(unit->device, nodeid, sent_us);
-    }
+    if (peer_nodeid(peer))
+        mirror_pulses_answered(engine->pulses, peer_nodeid(peer), sent_us);
 }
 
 static void data_heartbeat_answered(struct peer *peer, uint64_t answered_us, void *context)
 {
     struct engine *engine = context;
-    uint16_t nodeid = peer_nodeid(peer);
-    list_foreach(link, &engine->units)
-    {
-        struct engine_unit *unit = list_entry(link, struct engine_unit, link);
-        /* Whether or not it is linked: a promise once given binds (I7). */
-        if (unit->device && (tree_volume_replica_of(&unit->config.volume, nodeid) >= 0 || engine_unit_linked(unit, nodeid)))
-            mirror_device_heartbeat_answered_by_us(unit->device, nodeid, answered_us);
-    }
+    if (peer_nodeid(peer))
+        mirror_pulses_answered_by_us(engine->pulses, peer_nodeid(peer), answered_us);
 }
 
 static void data_error(int code, const char *words, void *context)
@@ -516,6 +505,7 @@ static void run_put_volume(struct engine *engine, struct order *order)
         ASSERT(unit);
         unit->engine = engine;
         list_append(&engine->units, &unit->link);
+        list_append(engine_bucket(engine, order->volume.volume.id), &unit->by_id);
     }
     unit->config = order->volume;
     if (order->number > unit->reservations_version) {
@@ -678,9 +668,9 @@ void engine_keep_targets(struct engine *engine, const struct tree *tree)
 
 struct engine_unit *engine_unit_find(struct engine *engine, uint64_t volume)
 {
-    list_foreach(link, &engine->units)
+    list_foreach(link, engine_bucket(engine, volume))
     {
-        struct engine_unit *unit = list_entry(link, struct engine_unit, link);
+        struct engine_unit *unit = list_entry(link, struct engine_unit, by_id);
         if (unit->config.volume.id == volume)
             return unit;
     }
@@ -759,6 +749,7 @@ static void outbox_closed(struct mailbox *outbox)
     struct engine *engine = container_of(outbox, struct engine, outbox);
     void (*closed)(void *context) = engine->closed;
     void *context = engine->closed_context;
+    mirror_pulses_free(engine->pulses);
     free(engine);
     if (closed)
         closed(context);
@@ -791,8 +782,11 @@ int engine_new(const struct engine_options *options, struct engine **ret_engine,
     memcpy(engine->psk, options->psk, sizeof(engine->psk));
     (void)snprintf(engine->address, sizeof(engine->address), "%s", options->address);
     list_init(&engine->units);
+    for (unsigned i = 0; i < ENGINE_BUCKETS; i++)
+        list_init(&engine->buckets[i]);
     list_init(&engine->iqns);
-    int result = uv_loop_init(&engine->loop);
+    engine->pulses = mirror_pulses_new();
+    int result = engine->pulses ? uv_loop_init(&engine->loop) : -ENOMEM;
     if (result < 0)
         goto failed_loop;
     struct peer_mesh_config mesh = {.loop = &engine->loop, .channel = PEER_CHANNEL_DATA, .psk = engine->psk,
@@ -820,6 +814,7 @@ int engine_new(const struct engine_options *options, struct engine **ret_engine,
     *ret_engine = engine;
     return 0;
 failed_loop:
+    mirror_pulses_free(engine->pulses);
     free(engine);
     return error_set(error, result, "the I/O thread cannot start: %s", uv_strerror(result));
 }

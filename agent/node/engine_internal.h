@@ -6,9 +6,11 @@
 #include "agent/node/engine_fault.h"
 #include "director/base/mailbox.h"
 #include "replication/io/mirror_device.h"
+#include "replication/io/mirror_pulse.h"
 #include "target/io/target_server.h"
 
 #define ENGINE_LIVE_MS       250u
+#define ENGINE_BUCKETS       1024u
 #define ENGINE_LISTEN_MS     2000u
 #define ENGINE_FAULT_MS      50u
 #define ENGINE_VOLUME_ANSWER 1u /* flag of VOLUME_UP: say the same of yours */
@@ -38,6 +40,7 @@ enum engine_volume_phase {
 
 struct engine_unit {
     struct list link;
+    struct list by_id; /* in engine->buckets */
     struct engine *engine;
     struct engine_volume config;
     bool removed;         /* close, then delete its files */
@@ -92,6 +95,8 @@ struct engine {
     bool closing;
     unsigned open_parts;    /* while closing */
     struct list units;      /* struct engine_unit */
+    struct list buckets[ENGINE_BUCKETS]; /* the same by volume id */
+    struct mirror_pulses *pulses;
     struct list iqns;
     struct target_port ports[TARGET_PORTS_MAX];
     unsigned port_count;
@@ -106,6 +111,10 @@ struct engine {
     void *closed_context;
 };
 
+static inline struct list *engine_bucket(struct engine *engine, uint64_t volume)
+{
+    return &engine->buckets[volume % ENGINE_BUCKETS]; /* ids are counted up */
+}
 struct engine_unit *engine_unit_find(struct engine *engine, uint64_t volume);
 /* A unit's config, authority or device changed: open, configure, tell the target. */
 void engine_unit_update(struct engine_unit *unit);

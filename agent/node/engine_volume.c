@@ -215,6 +215,7 @@ static void unit_made(uv_work_t *work, int status)
         .boot = engine->options.boot,
         .data = data,
         .metadata_path = unit->metadata_path,
+        .pulses = engine->pulses,
         .transport = {.context = unit, .send = transport_send, .reset = transport_reset},
         .callbacks = {.context = unit, .ask_isr = device_ask_isr, .state = device_state},
     };
@@ -345,6 +346,7 @@ static void unit_free(struct engine_unit *unit)
 {
     struct engine *engine = unit->engine;
     list_remove(&unit->link);
+    list_remove(&unit->by_id);
     free(unit->reservations);
     free(unit);
     engine->open_parts++; /* balanced at once: this is where closing goes on when the last unit is gone */
@@ -393,6 +395,7 @@ void engine_unit_discard(struct engine *engine, const struct engine_volume *volu
     unit->removed = true;
     unit->phase = ENGINE_VOLUME_CLOSING;
     list_append(&engine->units, &unit->link);
+    list_append(engine_bucket(engine, volume->volume.id), &unit->by_id);
     unit_closed(unit);
 }
 

@@ -84,6 +84,7 @@ int mirror_device_open(uv_loop_t *loop, const struct mirror_device_options *opti
         return error_set(error, -ENOMEM, "no memory for volume %llu", (unsigned long long)options->volume);
     d->options = *options;
     d->loop = loop;
+    list_init(&d->busy);
     d->frames_end = &d->frames;
     d->told_end = &d->told_first;
     struct mirror_parameters parameters = {
@@ -211,20 +212,6 @@ void mirror_device_link_down(struct mirror_device *d, uint16_t nodeid)
 {
     if (!d->closing && nodeid != d->options.nodeid)
         device_run_both(d, &(struct mirror_event){.type = MIRROR_EVENT_LINK_DOWN, .nodeid = nodeid});
-}
-
-void mirror_device_heartbeat_answered(struct mirror_device *d, uint16_t nodeid, uint64_t sent_us)
-{
-    if (!d->closing)
-        device_run(d, false, &(struct mirror_event){.type = MIRROR_EVENT_HEARTBEAT_ANSWERED, .nodeid = nodeid,
-                                                    .time_us = sent_us});
-}
-
-void mirror_device_heartbeat_answered_by_us(struct mirror_device *d, uint16_t nodeid, uint64_t answered_us)
-{
-    if (!d->closing && d->replica)
-        device_run(d, true, &(struct mirror_event){.type = MIRROR_EVENT_HEARTBEAT_ANSWERED_BY_US, .nodeid = nodeid,
-                                                   .time_us = answered_us});
 }
 
 void mirror_device_node_dead(struct mirror_device *d, uint16_t nodeid, uint64_t boot)

@@ -13,7 +13,7 @@
  *      had been created is missing later, or open says -EBADMSG, the disk is blank. Then make it anew with a random
  *      incarnation and commit VolumeIncarnation first: a blank disk must never pass for the old member (I11).
  *   2. mirror_device_open(), then mirror_device_config() now and at every committed change of the volume.
- *   3. Feed links: link_up/link_down for every peer, heartbeat_* of the DATA channel, receive() for frames 0x40..0x5f whose
+ *   3. Feed links: link_up/link_down for every peer, mirror_pulses_*() for heartbeats of the DATA channel, receive() for frames 0x40..0x5f whose
  *      header.object is the volume, node_dead() when CPG tells that a process (boot id) is gone. All in the order in which the
  *      mesh reports them: FENCED and heartbeat answers travel on the same link, and I7 relies on their order.
  *   4. ask_isr: propose VolumeIsr{volume, expect_epoch, expect_version, isr}. When the mask lacks this node itself (its own
@@ -30,6 +30,7 @@
 #include <uv.h>
 
 struct mirror_device;
+struct mirror_pulses;
 
 /* What identifies a replica on disk. */
 struct mirror_replica_identity {
@@ -83,6 +84,7 @@ struct mirror_device_options {
     const char *metadata_path; /* NULL exactly when data is NULL */
     struct mirror_transport transport;
     struct mirror_device_callbacks callbacks;
+    struct mirror_pulses *pulses; /* heartbeats of the data links (mirror_pulse.h); outlives the device */
     uint64_t member_timeout_us; /* 0: default, see mirror.h */
     uint32_t requests_max;      /* 0: default */
     uint32_t intent_clear_ms;   /* 0: default */
@@ -123,9 +125,6 @@ void mirror_device_receive(struct mirror_device *device, uint16_t nodeid, const 
                            const uint8_t *payload, const struct mirror_payload_keeper *keeper);
 void mirror_device_link_up(struct mirror_device *device, uint16_t nodeid, uint64_t boot);
 void mirror_device_link_down(struct mirror_device *device, uint16_t nodeid);
-/* Times are mirror_clock_us() of this node (CLOCK_MONOTONIC), as the mesh reports them. */
-void mirror_device_heartbeat_answered(struct mirror_device *device, uint16_t nodeid, uint64_t sent_us);
-void mirror_device_heartbeat_answered_by_us(struct mirror_device *device, uint16_t nodeid, uint64_t answered_us);
 void mirror_device_node_dead(struct mirror_device *device, uint16_t nodeid, uint64_t boot);
 void mirror_device_drain(struct mirror_device *device);
 void mirror_device_resume(struct mirror_device *device);

@@ -8,6 +8,7 @@
 #include "replication/io/data.h"
 #include "replication/io/metadata_file.h"
 #include "replication/io/mirror_device.h"
+#include "replication/io/mirror_pulse.h"
 #include <errno.h>
 #include <string.h>
 
@@ -59,6 +60,20 @@ struct loop_frame {
     uint8_t small[MIRROR_BODY_MAX];
 };
 
+/* What is known of one node; a change number is that of mirror_pulses.changes when it was noted. */
+struct mirror_pulse {
+    uint16_t nodeid;
+    uint64_t answered_us, answered_change;             /* when we sent the newest heartbeat that it answered */
+    uint64_t answered_by_us_us, answered_by_us_change; /* when we last answered one of its */
+};
+
+struct mirror_pulses {
+    uint64_t changes;
+    struct mirror_pulse *nodes;
+    unsigned count, capacity;
+    struct list busy; /* devices with requests under way */
+};
+
 struct mirror_device {
     struct block_device block;
     struct mirror_device_options options;
@@ -66,6 +81,8 @@ struct mirror_device {
     uv_timer_t timer;
     uv_idle_t teller;
     uint64_t timer_at_us, now_us;
+    struct list busy;      /* in options.pulses->busy, while requests_busy */
+    uint64_t pulses_heard; /* options.pulses->changes that the cores have been told of */
     struct mirror *mirror;
     struct replica *replica;
     struct metadata_file metadata;
@@ -94,6 +111,8 @@ int device_step(struct mirror_device *d, bool member, const struct mirror_event 
 int device_feed(struct mirror_device *d, bool member, const struct mirror_event *event);
 void device_run(struct mirror_device *d, bool member, struct mirror_event *event);
 void device_run_both(struct mirror_device *d, struct mirror_event *event);
+/* Tell the cores which heartbeats were answered meanwhile. */
+void device_pulse(struct mirror_device *d);
 void device_timer_set(struct mirror_device *d);
 /* See that what was noted is told on the next turn of the loop. */
 void device_tell(struct mirror_device *d);

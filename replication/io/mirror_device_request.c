@@ -49,7 +49,8 @@ static void device_submit(struct block_device *block, struct block_request *requ
         r = calloc(1, sizeof(*r));
     ASSERT(r);
     memset(r, 0, sizeof(*r));
-    d->requests_busy++;
+    if (d->requests_busy++ == 0)
+        list_append(&d->options.pulses->busy, &d->busy);
     r->device = d;
     r->block = request;
     r->request.operation = request->operation;

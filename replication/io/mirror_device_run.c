@@ -41,7 +41,8 @@ static void teller_turn(uv_idle_t *idle)
         struct block_request *block = r->block;
         r->next = d->requests_free;
         d->requests_free = r;
-        d->requests_busy--;
+        if (--d->requests_busy == 0)
+            list_remove(&d->busy);
         block->done(block); /* may submit */
         r = next;
     }
@@ -142,11 +143,48 @@ void device_timer_set(struct mirror_device *d)
     uv_timer_start(&d->timer, timer_fired, MAX(wait_ms, TICK_FLOOR_MS), 0);
 }
 
+/* N1: before anything else that happens. */
+static void pulses_hear(struct mirror_device *d)
+{
+    const struct mirror_pulses *pulses = d->options.pulses;
+    uint64_t heard = d->pulses_heard;
+    if (pulses->changes == heard)
+        return;
+    d->pulses_heard = pulses->changes;
+    for (unsigned i = 0; i < pulses->count; i++) {
+        const struct mirror_pulse *pulse = &pulses->nodes[i];
+        struct mirror_event event = {.nodeid = pulse->nodeid};
+        if (d->replica && pulse->answered_by_us_change > heard) {
+            event.type = MIRROR_EVENT_HEARTBEAT_ANSWERED_BY_US;
+            event.time_us = pulse->answered_by_us_us;
+            (void)device_step(d, true, &event);
+            device_frames_run(d);
+        }
+        if (pulse->answered_change > heard) {
+            event.type = MIRROR_EVENT_HEARTBEAT_ANSWERED;
+            event.time_us = pulse->answered_us;
+            (void)device_step(d, false, &event);
+            device_frames_run(d);
+        }
+    }
+}
+
+void device_pulse(struct mirror_device *d)
+{
+    ASSERT(!d->running);
+    d->running = true;
+    d->now_us = mirror_clock_us();
+    pulses_hear(d);
+    d->running = false;
+    device_timer_set(d);
+}
+
 int device_feed(struct mirror_device *d, bool member, const struct mirror_event *event)
 {
     ASSERT(!d->running); /* devices and transports do not call back inside a call */
     d->running = true;
     d->now_us = mirror_clock_us(); /* once: what follows of the event takes no time that counts */
+    pulses_hear(d);
     int result = device_step(d, member, event);
     device_frames_run(d);
     d->running = false;

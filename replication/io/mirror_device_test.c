@@ -229,6 +229,41 @@ static void the_mirror_survives_bad_metadata_by_refusing_it(void **state)
     assert_int_equal(mirror_device_open(&loop, &options, &device, &error), -ENOENT);
 }
 
+static bool never(struct test_cluster *c)
+{
+    (void)c;
+    return false;
+}
+
+/* Heartbeats are only noted while nothing happens to the volume (mirror_pulse.h). */
+static void heartbeats_that_came_while_it_was_idle_hold_the_lease(void **state)
+{
+    (void)state;
+    assert_int_equal(test_cluster_io(&cluster, 0, BLOCK_WRITE, 0, buffer, 4096), 0);
+    (void)test_cluster_run(&cluster, never, 1000); /* twice the lease */
+    uv_timer_stop(&cluster.heart);
+    uint64_t begun_us = mirror_clock_us();
+    assert_int_equal(test_cluster_io(&cluster, 0, BLOCK_READ, 0, other, 4096), 0);
+    assert_true(mirror_clock_us() - begun_us < 200000);
+    (void)test_cluster_run(&cluster, never, 600);
+    uv_timer_start(&cluster.heart, cluster.heart.timer_cb, 300, 20);
+    begun_us = mirror_clock_us();
+    assert_int_equal(test_cluster_io(&cluster, 0, BLOCK_READ, 0, other, 4096), 0); /* told of the next one at once */
+    assert_true(mirror_clock_us() - begun_us >= 250000);
+}
+
+static void an_answer_given_while_it_was_idle_binds_the_member(void **state)
+{
+    (void)state;
+    assert_int_equal(test_cluster_io(&cluster, 0, BLOCK_WRITE, 0, buffer, 4096), 0);
+    (void)test_cluster_run(&cluster, never, 1000); /* longer than the lease since anything else happened */
+    test_cluster_link(&cluster, 0, 1, false);
+    uint64_t begun_us = mirror_clock_us();
+    test_cluster_commit(&cluster, 2, 2, true);
+    assert_int_equal(test_cluster_io(&cluster, 1, BLOCK_WRITE, 0, buffer, 4096), 0);
+    assert_true(mirror_clock_us() - begun_us >= 300000); /* the old owner might still have answered reads */
+}
+
 static void closing_answers_what_is_held(void **state)
 {
     (void)state;
@@ -283,6 +318,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(ownership_moves_without_waiting_out_the_lease, start_three, end),
         cmocka_unit_test_setup_teardown(another_disk_is_copied_in_full, start_two, end),
         cmocka_unit_test_setup_teardown(the_mirror_survives_bad_metadata_by_refusing_it, start_two, end),
+        cmocka_unit_test_setup_teardown(heartbeats_that_came_while_it_was_idle_hold_the_lease, start_two, end),
+        cmocka_unit_test_setup_teardown(an_answer_given_while_it_was_idle_binds_the_member, start_two, end),
         cmocka_unit_test_setup_teardown(closing_answers_what_is_held, start_two, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -173,8 +173,8 @@ static void heart_turn(uv_timer_t *timer)
             if (a == b || !c->link[a][b] || !c->nodes[a].device || !c->nodes[b].device)
                 continue;
             uint64_t now = mirror_clock_us();
-            mirror_device_heartbeat_answered_by_us(c->nodes[b].device, c->nodes[a].nodeid, now);
-            mirror_device_heartbeat_answered(c->nodes[a].device, c->nodes[b].nodeid, now);
+            mirror_pulses_answered_by_us(c->nodes[b].pulses, c->nodes[a].nodeid, now);
+            mirror_pulses_answered(c->nodes[a].pulses, c->nodes[b].nodeid, now);
         }
 }
 
@@ -247,9 +247,10 @@ void test_node_up(struct test_cluster *c, unsigned index)
     node->disk.first = NULL;
     node->disk.end = &node->disk.first;
     uv_idle_init(c->loop, &node->disk.idle);
+    node->pulses = mirror_pulses_new(); /* of one life of the process */
     struct mirror_device_options options = {
         .volume = 5, .size_bytes = c->size_bytes, .block_bytes = 512, .nodeid = node->nodeid, .boot = node->boot,
-        .data = &node->disk.device, .metadata_path = node->metadata,
+        .data = &node->disk.device, .metadata_path = node->metadata, .pulses = node->pulses,
         .transport = {node, cluster_send, cluster_reset},
         .callbacks = {.context = node, .ask_isr = cluster_ask, .drained = cluster_drained},
         .member_timeout_us = 200000,
@@ -283,6 +284,8 @@ void test_node_down(struct test_cluster *c, unsigned index)
             test_cluster_link(c, index, other, false);
     while (node->device)
         uv_run(c->loop, UV_RUN_ONCE);
+    mirror_pulses_free(node->pulses);
+    node->pulses = NULL;
 }
 
 void test_cluster_start(struct test_cluster *c, uv_loop_t *loop, unsigned count, uint64_t size_bytes, const char *folder)

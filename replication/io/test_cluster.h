@@ -3,6 +3,7 @@
 #define DIRECTOR_REPLICATION_TEST_CLUSTER_H
 
 #include "replication/io/mirror_device.h"
+#include "replication/io/mirror_pulse.h"
 
 #define TEST_NODES_MAX 3u
 
@@ -30,6 +31,7 @@ struct test_node {
     uint64_t boot;
     char metadata[256];
     struct test_disk disk;
+    struct mirror_pulses *pulses;
     struct mirror_device *device; /* NULL: down */
     unsigned drained;
 };

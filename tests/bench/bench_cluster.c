@@ -55,12 +55,12 @@ static void link_frame(struct peer *peer, const struct peer_header *header, stru
 
 static void link_acked(struct peer *peer, uint64_t sent_us, void *context)
 {
-    mirror_device_heartbeat_answered(((struct bench_cluster *)context)->device, peer_nodeid(peer), sent_us);
+    mirror_pulses_answered(((struct bench_cluster *)context)->pulses, peer_nodeid(peer), sent_us);
 }
 
 static void link_answered(struct peer *peer, uint64_t answered_us, void *context)
 {
-    mirror_device_heartbeat_answered_by_us(((struct bench_cluster *)context)->device, peer_nodeid(peer), answered_us);
+    mirror_pulses_answered_by_us(((struct bench_cluster *)context)->pulses, peer_nodeid(peer), answered_us);
 }
 
 static void link_error(int code, const char *words, void *context)
@@ -140,7 +140,9 @@ static void node_open(struct bench_cluster *c)
     (void)snprintf(path, sizeof(path), "%s/bench.meta", folder);
     (void)unlink(path);
     must(mirror_replica_create(path, &identity, &error), &error);
+    c->pulses = mirror_pulses_new();
     struct mirror_device_options options = {
+        .pulses = c->pulses,
         .volume = VOLUME, .volume_uuid = {{VOLUME}}, .size_bytes = c->options.size_bytes, .block_bytes = 4096,
         .nodeid = (uint16_t)(c->index + 1), .boot = c->index + 1, .data = data, .metadata_path = path,
         .transport = {c, transport_send, transport_reset}, .callbacks = {.context = c, .ask_isr = asked},

@@ -7,6 +7,7 @@
 #include "agent/io/peer_listener.h"
 #include "plugins/loader/loader.h"
 #include "replication/io/mirror_device.h"
+#include "replication/io/mirror_pulse.h"
 
 struct bench_cluster_options {
     const char *plugins; /* folder of the plugins */
@@ -32,6 +33,7 @@ struct bench_cluster {
     struct plugin_loader *plugins;
     struct peer_mesh *mesh;
     struct peer_listener *listener;
+    struct mirror_pulses *pulses;
     struct mirror_device *device;
     struct mirror_config config;
     struct bench_member members[MIRROR_REPLICAS_MAX]; /* 1.. in the owner's process */
