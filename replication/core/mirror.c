@@ -172,7 +172,7 @@ static uint8_t wanted_isr(struct mirror *m, enum mirror_ask_reason *ret_reason)
     bool some = false;
     for (unsigned k = 0; k < m->config.replica_count; k++)
         some |= (want >> k & 1) && member_attached(&m->members[k]);
-    if (some)
+    if (some || (erring && mirror_bug(m, MIRROR_BUG_EMPTY_ISR)))
         return want;
     if (!erring)
         return m->config.isr; /* nobody is there: wait for them, suspended */
@@ -188,7 +188,7 @@ static void mirror_ask(struct mirror *m)
         return;
     /* A pending grow is asked for until it is decided: it loses nothing, since every write counts the member already. */
     uint8_t want = wanted_isr(m, &reason) | m->pending_grow;
-    ASSERT(want != 0);
+    ASSERT(want != 0 || mirror_bug(m, MIRROR_BUG_EMPTY_ISR));
     if (want == m->config.isr) {
         m->asked_isr = 0;
         return;

@@ -61,6 +61,10 @@ enum mirror_bug {
     REPLICA_BUG_ACK_EARLY = 1u << 18,       /* ack before durable */
     REPLICA_BUG_NO_PROMISE = 1u << 19,      /* seal at once, whatever was promised (I7) */
     REPLICA_BUG_VOLATILE_DIRTY = 1u << 20,  /* dirty marks not waited for (I9) */
+    REPLICA_BUG_META_ERROR = 1u << 24,      /* metadata that could not be written count as durable (I12) */
+    REPLICA_BUG_ONE_SLOT = 1u << 25,        /* the header is always written to the same slot (I13) */
+    REPLICA_BUG_ANY_DISK = 1u << 26,        /* seals whatever incarnation the owner means (I11) */
+    MIRROR_BUG_EMPTY_ISR = 1u << 27,        /* asks for a set without anybody when the last disk fails (I10) */
 };
 
 enum mirror_state { MIRROR_IDLE, MIRROR_SEALING, MIRROR_SERVING };

@@ -353,8 +353,8 @@ void op_check(struct mirror *m, struct mirror_op *op)
             op->kind != OP_RESYNC) {
             /* Some disk may hold it, and a mark may have failed with it: nobody is told that it is complete, so that all that
              * may hold it report its regions, until all are in sync again (I6). */
-            if (!m->failed_sequence && m->config.isr != m->places && !mirror_bug(m, MIRROR_BUG_FAILED_COMPLETE))
-                m->failed_sequence = op->sequence;
+            if (m->config.isr != m->places && !mirror_bug(m, MIRROR_BUG_FAILED_COMPLETE))
+                m->failed_sequence = m->failed_sequence ? MIN(m->failed_sequence, op->sequence) : op->sequence;
             for (unsigned k = 0; k < m->config.replica_count; k++)
                 if (in_isr(m, k))
                     m->members[k].bad = false;

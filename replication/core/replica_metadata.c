@@ -41,7 +41,7 @@ void replica_metadata_flush(struct replica *r, struct mirror_effects *out)
     if (r->batch_busy || r->failed || r->durable == r->change)
         return;
     if (r->header_unsaved) {
-        r->header.generation++; /* I13: the other slot */
+        r->header.generation += replica_bug(r, REPLICA_BUG_ONE_SLOT) ? 2 : 1; /* I13: the other slot */
         metadata_header_encode(&r->header, &r->batch[count++]);
         r->header_unsaved = 0;
     }
@@ -71,7 +71,7 @@ void replica_on_meta_done(struct replica *r, int status, struct mirror_effects *
 {
     ASSERT(r->batch_busy);
     r->batch_busy = false;
-    if (status == 0)
+    if (status == 0 || replica_bug(r, REPLICA_BUG_META_ERROR))
         r->durable = r->batch_ticket;
     else
         r->failed = true; /* never retried as if nothing had happened (I12) */

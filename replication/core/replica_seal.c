@@ -17,7 +17,8 @@ static void seal_answer(struct replica *r, struct mirror_effects *out)
     const struct mirror_message *m = &r->pending_seal;
     uint32_t one = bitmap_bytes(r->regions);
     struct mirror_message reply = {.type = MIRROR_SEAL_REPLY, .epoch = m->epoch, .request = m->request, .boot = m->boot,
-                                   .attach = m->attach, .incarnation = r->header.incarnation, .regions = r->regions,
+                                   .attach = m->attach, .regions = r->regions,
+                                   .incarnation = replica_bug(r, REPLICA_BUG_ANY_DISK) ? m->incarnation : r->header.incarnation,
                                    .flags = r->pending_continued ? MIRROR_SEAL_CONTINUED : 0};
     if (!r->blob)
         r->blob = calloc(METADATA_BITMAPS, one);
@@ -108,7 +109,8 @@ int replica_on_seal(struct replica *r, uint16_t from, const struct mirror_messag
     if (m->epoch == 0 || (r->header.sealed_epoch == m->epoch && r->header.sealed_owner != from) ||
         (r->pending && r->pending_seal.epoch == m->epoch && r->pending_from != from))
         return -EPROTO; /* I1: one owner per epoch */
-    if (m->incarnation != r->header.incarnation || m->regions != r->regions || m->replica_index != r->header.replica_index) {
+    bool same_disk = m->incarnation == r->header.incarnation || replica_bug(r, REPLICA_BUG_ANY_DISK);
+    if (!same_disk || m->regions != r->regions || m->replica_index != r->header.replica_index) {
         seal_refuse(r, from, m, -ENODEV, out); /* I11 */
         return 0;
     }

@@ -38,7 +38,51 @@ enum sim_thread { SIM_CONTROL = 0, SIM_IO = 1, SIM_OUTSIDE = 2 /* disks, timers 
 enum sim_bug {
     SIM_BUG_PUSH_BEFORE_CURRENT = 1u << 0, /* configuration reaches the mirror before the node's tree is current */
     SIM_BUG_VIEW_LOSS_IS_DEATH = 1u << 1,  /* a node that left the view is taken for dead, whatever the reason (I7) */
+    SIM_BUG_NO_WIRE_CHECK = 1u << 2,       /* bits flipped on the wire are not noticed (scenario 32) */
+    SIM_BUG_NO_CHECKSUM = 1u << 3,         /* rotten blocks are read as they are (scenario 11) */
+    SIM_BUG_OWN_EPOCH = 1u << 4,           /* a promotion takes effect where it is proposed, before it is committed (I1) */
+    SIM_BUG_PROMOTE_ANY = 1u << 5,         /* with nobody in sync alive, another replica is forced into service (I4, I10) */
 };
+
+/* Kinds of faults: a run has some of them. */
+enum sim_fault {
+    SIM_FAULT_CRASH = 1u << 0,
+    SIM_FAULT_SITE = 1u << 1,    /* all lose power */
+    SIM_FAULT_CUT = 1u << 2,     /* data links, the bus in one direction, both; flaps */
+    SIM_FAULT_ISOLATE = 1u << 3,
+    SIM_FAULT_PAUSE = 1u << 4,
+    SIM_FAULT_HANG = 1u << 5,    /* the control thread */
+    SIM_FAULT_BUS = 1u << 6,     /* corosync dies */
+    SIM_FAULT_DISK = 1u << 7,    /* slow, failing, hanging, full */
+    SIM_FAULT_ROT = 1u << 8,     /* unreadable and rotten blocks, lost and misdirected writes, at one node */
+    SIM_FAULT_MOVE = 1u << 9,    /* owners are moved, by strange wishes too */
+    SIM_FAULT_WIRE = 1u << 10,   /* flipped bits, connections reset */
+    SIM_FAULT_WALL = 1u << 11,   /* wall clocks jump */
+    SIM_FAULT_LOSE = 1u << 12,   /* the disk of a node that is down and out of sync is replaced by an empty one */
+    SIM_FAULT_ALL = (1u << 13) - 1,
+};
+
+/* How bad a run is: chances are of ten thousand. */
+struct sim_mix {
+    uint32_t faults;          /* enum sim_fault */
+    unsigned mischief;        /* a turn of the nemesis does something */
+    unsigned heal;            /* and that is to heal */
+    unsigned turn_us;
+    unsigned crash_between;   /* two effects of a core */
+    unsigned disk_error;      /* of one operation */
+    unsigned spoil;           /* a write is lost or goes elsewhere, a block rots; at rot_place alone */
+    unsigned rot_place;
+    unsigned wire;            /* a frame is damaged, or its connection reset */
+    unsigned slow_disk, slow_frame, slow_mail;
+    unsigned reads, compares; /* of the accesses; of the others */
+    unsigned hot, hot_blocks;
+    unsigned client_us;
+    int drift_ppm;            /* clocks run up to so much faster or slower */
+};
+/* What every run had before runs differed. */
+void sim_mix_default(struct sim_mix *mix);
+/* Its own subset of faults, each with its own intensity. */
+void sim_mix_draw(struct sim_mix *mix, struct sim_world *world, unsigned nodes);
 
 struct sim;
 struct sim_node;
@@ -127,11 +171,16 @@ struct sim_disk_write {
     struct mirror_effect digest; /* of a DISK_DIGEST, piece_bytes 0: none */
 };
 
+/* What became of a block on the medium. The checksums at rest find a ROTTEN one: rot, a write that was lost or went elsewhere. */
+enum sim_block_state { SIM_BLOCK_GOOD, SIM_BLOCK_UNREADABLE, SIM_BLOCK_ROTTEN };
+
 /* Data and metadata file of one replica. */
 struct sim_disk {
     bool data_there, meta_there;
     uint32_t blocks[SIM_BLOCKS];
+    uint8_t states[SIM_BLOCKS]; /* enum sim_block_state; a write makes it good again */
     uint8_t *meta;
+    uint64_t sealed; /* epoch in the header, since a barrier confirmed it: it never goes back (I2, I13) */
     /* under way, of the running process */
     struct sim_disk_write *writing;
     struct metadata_page *meta_pages;
@@ -139,6 +188,9 @@ struct sim_disk {
 };
 void sim_disk_format(struct sim_disk *disk, const struct metadata_header *header);
 void sim_disk_lose(struct sim_disk *disk); /* replaced by an empty one */
+void sim_disk_spoil(struct sim_node *node, unsigned volume, uint32_t block, enum sim_block_state state);
+/* Blocks that nobody in sync can read any more are made good: the story of their loss ends here. */
+void sim_disk_recover(struct sim *sim, unsigned volume);
 void sim_disk_submit(struct sim_node *node, unsigned volume, const struct mirror_effect *effect);
 void sim_disk_submit_meta(struct sim_node *node, unsigned volume, const struct mirror_effect *effect);
 /* What was under way: partly there (power), or whole or not at all (process). */
@@ -208,9 +260,9 @@ struct sim_op {
     struct mirror_request request;
     struct sim_op *next, *next_active;
     unsigned node, volume;
-    bool read;
+    bool read, compare;
     uint64_t invoked, answered;
-    uint32_t first, count, tag;
+    uint32_t first, count, tag, expected;
     int status; /* SIM_PENDING, SIM_UNKNOWN after a crash, 0, or a negative errno */
     struct sim_bytes *data;
 };
@@ -254,13 +306,17 @@ struct sim_node {
     bool member;    /* was told to join */
     bool up, paused;
     uint64_t life, boot, skew_us;
+    int drift_ppm;    /* its monotonic clock is so much faster */
+    int64_t wall_us;  /* its wall clock is so far off */
     uint64_t mail_at[2]; /* of the last mail to each thread */
     uint64_t links[SIM_NODES_MAX]; /* boot of the peer's process, 0: no data link as this I/O thread knows */
     struct sim_queue held, waiting; /* while paused; while the control thread is busy */
     /* disks */
     struct sim_log_disk log;
     struct sim_disk disks[SIM_VOLUMES_MAX];
-    bool log_broken, data_broken; /* errors from now on */
+    bool log_broken, data_broken, meta_broken; /* errors from now on */
+    bool hung;                    /* data and metadata: nothing is answered */
+    bool tear;                    /* the next loss of power tears each metadata page that is being written */
     unsigned slow;                /* disk times multiplied */
     /* the process */
     struct sim_control control;
@@ -272,6 +328,9 @@ struct sim_node {
 
 uint64_t sim_clock_us(const struct sim_node *node); /* its own monotonic clock */
 uint64_t sim_clock_ms(const struct sim_node *node);
+/* When its clock will show that. */
+uint64_t sim_clock_when(const struct sim_node *node, uint64_t clock_us);
+void sim_clock_drift(struct sim_node *node, int drift_ppm);
 void sim_node_start(struct sim_node *node);
 enum sim_crash { SIM_CRASH_PROCESS, SIM_CRASH_POWER };
 void sim_node_crash(struct sim_node *node, enum sim_crash crash);
@@ -314,6 +373,8 @@ struct sim {
     struct sim_link links[SIM_NODES_MAX][SIM_NODES_MAX];
     bool bus_cut[SIM_NODES_MAX][SIM_NODES_MAX]; /* [from][to] */
     uint64_t bus_ring, bus_view, bus_reform_at;
+    struct sim_mix mix;
+    uint32_t seen[SIM_VOLUMES_MAX * SIM_BLOCKS]; /* the tag that a client saw last in a block */
     bool mishaps;  /* now */
     bool restarts; /* crashed nodes come back by themselves */
     bool clients;  /* go on reading and writing */
@@ -330,7 +391,7 @@ struct sim {
     uint64_t next_incarnation;
     struct sim_op *ops;
     struct {
-        unsigned reads, writes, failed, changes, questions, promotions, crashes, views;
+        unsigned reads, writes, compares, failed, changes, questions, promotions, crashes, views, spoiled, damaged;
     } counts;
 };
 
@@ -362,6 +423,8 @@ int sim_volume_place(const char *name); /* -1: none of ours */
 
 /* At this node, whatever it is: a stale owner will do. The op is the sim's. */
 struct sim_op *sim_client_submit(struct sim_node *node, unsigned volume, bool read, uint32_t first, uint32_t count);
+/* COMPARE AND WRITE of one block. */
+struct sim_op *sim_client_compare(struct sim_node *node, unsigned volume, uint32_t block, uint32_t expected);
 void sim_client_finish(struct sim_node *node, struct mirror_request *request, int status);
 void sim_client_forget(struct sim_node *node); /* its process is gone */
 void sim_client_start(struct sim *sim);        /* reads and writes by lot, until all is healed */

@@ -318,7 +318,7 @@ static void process_changed(struct sim_world *world, struct sim_event *event)
 static void join(struct sim_node *node, uint64_t argument)
 {
     (void)argument;
-    if (node->bus.joined)
+    if (node->bus.joined || node->control.failed)
         return;
     if (!node->bus.up) {
         node->bus.up = true;

@@ -166,6 +166,7 @@ struct sim *sim_new(const struct sim_options *options)
     ASSERT(sim);
     sim->options = *options;
     sim_world_init(&sim->world, options->seed);
+    sim_mix_default(&sim->mix);
     sim->world.trace = options->trace;
     sim->world.verbose = options->verbose;
     sim->data.world = &sim->world;
@@ -248,7 +249,7 @@ void sim_heal(struct sim *sim)
     for (unsigned i = 0; i < sim->node_count; i++) {
         struct sim_node *node = &sim->nodes[i];
         bool out = node->up && node->control.failed;
-        node->log_broken = node->data_broken = false;
+        node->log_broken = node->data_broken = node->meta_broken = node->hung = false;
         node->slow = 1;
         sim_node_wake(node);
         if (out) /* an operator starts it again */
@@ -321,6 +322,8 @@ static bool settled(struct sim *sim, void *argument)
 {
     char why[200];
     (void)argument;
+    for (unsigned v = 0; v < sim->options.volumes; v++) /* a replica that leaves may have had the last good copy */
+        sim_disk_recover(sim, v);
     return !why_not_settled(sim, why, sizeof(why));
 }
 

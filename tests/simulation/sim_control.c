@@ -12,6 +12,7 @@
 #define OWN_RETRY_MS   1000u
 #define PROPOSAL_MS    10000u
 #define STORE_NAME     "default"
+#define WALL_US        1767225600000000 /* of the wall clock when the world begins: jumps go both ways */
 
 static void perform(struct sim_node *node);
 
@@ -37,7 +38,7 @@ bool sim_control_propose(struct sim_node *node, Director__Command *command, enum
     command->origin = node->nodeid;
     command->origin_boot = node->boot;
     command->origin_sequence = ++c->next_ticket;
-    command->time_ms = node->sim->world.now_us / 1000;
+    command->time_ms = ((uint64_t)WALL_US + node->sim->world.now_us + (uint64_t)node->wall_us) / 1000;
     size_t size = director__command__get_packed_size(command);
     ASSERT(size <= sizeof(bytes));
     director__command__pack(command, bytes);
@@ -121,6 +122,14 @@ bool sim_control_promote(struct sim_node *node, unsigned volume, uint16_t owner,
     Director__VolumePromote promote = DIRECTOR__VOLUME_PROMOTE__INIT;
     if (!v)
         return false;
+    if (node->sim->options.sim_bugs & SIM_BUG_OWN_EPOCH) {
+        struct tree_volume early = *v;
+        early.epoch++;
+        early.isr_version++;
+        early.owner = owner;
+        early.isr = isr;
+        sim_unit_put(node, volume, &early);
+    }
     promote.volume = v->id;
     promote.expect_epoch = v->epoch;
     promote.owner = owner;
@@ -280,6 +289,39 @@ void sim_control_blank(struct sim_node *node, unsigned place, unsigned replica, 
     (void)sim_control_propose(node, &command, RSM_CHANGE_NONE, 0, SIM_PROPOSE_PLAN, 0);
 }
 
+/* The planted bug: an operator's last resort, without an operator. */
+static void plan_force(struct sim_node *node, const struct failover_nodes *alive)
+{
+    struct sim_control *c = &node->control;
+    for (size_t i = 0; i < tree_volume_count(c->tree); i++) {
+        const struct tree_volume *v = tree_volume_at(c->tree, i);
+        uint64_t incarnations[TREE_REPLICAS_MAX];
+        uint16_t any = 0;
+        bool in_sync = false;
+        for (unsigned k = 0; k < v->replica_count; k++) {
+            bool there = failover_nodes_have(alive, v->replicas[k].nodeid);
+            in_sync |= there && v->isr >> k & 1;
+            any = there ? v->replicas[k].nodeid : any;
+        }
+        if (in_sync || !any)
+            continue;
+        Director__Command command = DIRECTOR__COMMAND__INIT;
+        Director__VolumeForce force = DIRECTOR__VOLUME_FORCE__INIT;
+        for (unsigned k = 0; k < TREE_REPLICAS_MAX; k++)
+            incarnations[k] = ++node->sim->next_incarnation;
+        force.volume = v->id;
+        force.expect_epoch = v->epoch;
+        force.nodeid = any;
+        force.n_incarnations = TREE_REPLICAS_MAX;
+        force.incarnations = incarnations;
+        force.reason = (char *)"nobody asked";
+        command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_FORCE;
+        command.volume_force = &force;
+        (void)sim_control_propose(node, &command, RSM_CHANGE_NONE, 0, SIM_PROPOSE_PLAN, 0);
+        return;
+    }
+}
+
 static void plan_failover(struct sim_node *node)
 {
     struct sim_control *c = &node->control;
@@ -288,6 +330,8 @@ static void plan_failover(struct sim_node *node)
     sim_control_alive(node, &alive);
     size_t count = failover_plan(c->failover, c->tree, &alive, sim_clock_ms(node), steps, ARRAY_SIZE(steps));
     uint64_t life = node->life;
+    if (count == 0 && node->sim->options.sim_bugs & SIM_BUG_PROMOTE_ANY)
+        plan_force(node, &alive);
     for (size_t i = 0; i < count && node->life == life && !c->syncing; i++) {
         const struct failover_step *s = &steps[i];
         const struct tree_volume *volume = tree_volume_by_id(c->tree, s->volume);
@@ -522,7 +566,8 @@ static void log_fail(struct sim_node *node)
 {
     struct sim_control *c = &node->control;
     SIM_LOG(node->sim, "node %u: its log disk failed, it steps out", node->nodeid);
-    c->failed = true;
+    c->failed = true; /* the next tick leaves the group */
+    c->current = false;
     sim_unit_authority(node, false);
     rsm_effects_clear(&c->effects);
     c->effect_next = 0;
@@ -555,7 +600,7 @@ static void perform(struct sim_node *node)
         return;
     c->performing = true;
     while (c->effect_next < c->effects.count) {
-        if (sim->mishaps && sim_chance(world, 6)) { /* between any two effects */
+        if (sim->mishaps && sim_chance(world, 2 * sim->mix.crash_between)) { /* between any two effects */
             sim_node_crash(node, sim_chance(world, 5000) ? SIM_CRASH_POWER : SIM_CRASH_PROCESS);
             return;
         }
@@ -663,6 +708,11 @@ static void tick(struct sim_node *node, uint64_t argument)
     (void)argument;
     sim_node_call(node, SIM_CONTROL, node->sim->world.now_us + RSM_TICK_MS * 1000, tick, 0);
     (void)step(node, &event);
+    if (node->life == life && c->failed && node->bus.joined) {
+        c->member_count = 0;
+        c->in_view = false;
+        sim_bus_agent_gone(node);
+    }
     if (node->life != life || c->failed || c->syncing)
         return;
     proposals_tick(node);

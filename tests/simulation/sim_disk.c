@@ -90,15 +90,17 @@ static void disk_drop(struct sim_event *event)
 static uint64_t disk_time(struct sim_node *node)
 {
     struct sim_world *world = &node->sim->world;
-    uint64_t time = 20 + sim_random(world, node->sim->mishaps && sim_chance(world, 300) ? 20000 : 300);
+    uint64_t time = 20 + sim_random(world, node->sim->mishaps && sim_chance(world, node->sim->mix.slow_disk) ? 20000 : 300);
     return time * MAX(node->slow, 1u);
 }
 
 static void disk_apply(struct sim_disk *disk, const struct sim_disk_write *w, uint32_t blocks)
 {
-    for (uint32_t i = 0; i < blocks && !w->read; i++)
+    for (uint32_t i = 0; i < blocks && !w->read; i++) {
         disk->blocks[w->offset / SIM_BLOCK_BYTES + i] =
             w->operation == BLOCK_WRITE ? w->data->tags[w->data_offset / SIM_BLOCK_BYTES + i] : 0;
+        disk->states[w->offset / SIM_BLOCK_BYTES + i] = SIM_BLOCK_GOOD;
+    }
 }
 
 static void disk_unlink(struct sim_disk *disk, struct sim_disk_write *w)
@@ -111,7 +113,64 @@ static void disk_unlink(struct sim_disk *disk, struct sim_disk_write *w)
 
 static bool disk_fails(struct sim_node *node)
 {
-    return node->data_broken || (node->sim->mishaps && sim_chance(&node->sim->world, 3));
+    return node->data_broken || (node->sim->mishaps && sim_chance(&node->sim->world, node->sim->mix.disk_error));
+}
+
+void sim_disk_spoil(struct sim_node *node, unsigned volume, uint32_t block, enum sim_block_state state)
+{
+    if (!node->disks[volume].data_there || node->disks[volume].states[block])
+        return;
+    SIM_LOG(node->sim, "disk of node %u: v%u block %u is %s", node->nodeid, volume, block,
+            state == SIM_BLOCK_ROTTEN ? "rotten" : "unreadable");
+    node->disks[volume].states[block] = (uint8_t)state;
+    node->sim->counts.spoiled++;
+}
+
+void sim_disk_recover(struct sim *sim, unsigned volume)
+{
+    const struct tree_volume *v = sim_volume(sim, volume);
+    for (uint32_t block = 0; v && block < SIM_BLOCKS; block++) {
+        bool good = false;
+        for (unsigned k = 0; k < v->replica_count; k++)
+            good |= v->isr >> k & 1 && !sim->nodes[v->replicas[k].nodeid - 1].disks[volume].states[block];
+        for (unsigned i = 0; i < SIM_NODES_MAX && !good; i++)
+            sim->nodes[i].disks[volume].states[block] = SIM_BLOCK_GOOD;
+    }
+}
+
+/* A write that was lost, or put elsewhere: one of its blocks, or another one, is not what it should be. */
+static void spoil_by_lot(struct sim_node *node, unsigned volume, const struct sim_disk_write *w, uint32_t blocks)
+{
+    struct sim *sim = node->sim;
+    struct sim_world *world = &sim->world;
+    if (!sim->mishaps || w->read || node->place != sim->mix.rot_place || !sim_chance(world, sim->mix.spoil))
+        return;
+    uint32_t block = (uint32_t)(w->offset / SIM_BLOCK_BYTES + sim_random(world, blocks));
+    if (sim_chance(world, 3000))
+        block = (uint32_t)sim_random(world, SIM_BLOCKS);
+    sim_disk_spoil(node, volume, block, sim_chance(world, 3000) ? SIM_BLOCK_UNREADABLE : SIM_BLOCK_ROTTEN);
+}
+
+static int read_blocks(struct sim_node *node, const struct sim_disk *disk, const struct sim_disk_write *w, uint32_t blocks)
+{
+    int status = 0;
+    for (uint32_t i = 0; i < blocks; i++) {
+        uint32_t block = (uint32_t)(w->offset / SIM_BLOCK_BYTES + i), shown = disk->blocks[block];
+        if (disk->states[block] == SIM_BLOCK_ROTTEN && node->sim->options.sim_bugs & SIM_BUG_NO_CHECKSUM)
+            shown ^= 0x40000000u;
+        else if (disk->states[block] != SIM_BLOCK_GOOD)
+            status = disk->states[block] == SIM_BLOCK_ROTTEN ? -EBADMSG : -EIO;
+        w->data->tags[w->data_offset / SIM_BLOCK_BYTES + i] = shown;
+    }
+    return status;
+}
+
+/* A disk that hangs answers when it does no more. */
+static bool postponed(struct sim_node *node, struct sim_event *event)
+{
+    if (node->hung)
+        sim_node_plan(node, SIM_IO, event, node->sim->world.now_us + 5000);
+    return node->hung;
 }
 
 static void data_done(struct sim_world *world, struct sim_event *event)
@@ -124,19 +183,25 @@ static void data_done(struct sim_world *world, struct sim_event *event)
     struct mirror_event core = {.type = MIRROR_EVENT_DISK_DONE};
     uint32_t blocks = (uint32_t)(w->length / SIM_BLOCK_BYTES);
     unsigned volume = done->volume;
+    if (postponed(node, event))
+        return;
     disk_unlink(disk, w);
     core.disk.token = w->token;
     core.disk.status = disk_fails(node) ? -EIO : 0;
     if (w->digest.disk.piece_bytes) {
-        core.disk.data.handle = sim_digests_new(&sim->data, disk->blocks, NULL, &w->digest);
+        bool bad[SIM_BLOCKS];
+        for (uint32_t i = 0; i < SIM_BLOCKS; i++)
+            bad[i] = disk->states[i] != SIM_BLOCK_GOOD;
+        core.disk.data.handle = sim_digests_new(&sim->data, disk->blocks, bad, &w->digest);
     } else if (w->read && !w->data) {
         w->data = sim_bytes_new(&sim->data, w->length);
         sim_bytes_ref(w->data);
         core.disk.data.handle = w->data;
     }
     disk_apply(disk, w, core.disk.status ? (uint32_t)sim_random(world, blocks + 1) : blocks);
-    for (uint32_t i = 0; i < blocks && w->read && w->data; i++)
-        w->data->tags[w->data_offset / SIM_BLOCK_BYTES + i] = disk->blocks[w->offset / SIM_BLOCK_BYTES + i];
+    if (w->read && w->data && core.disk.status == 0)
+        core.disk.status = read_blocks(node, disk, w, blocks);
+    spoil_by_lot(node, volume, w, blocks);
     sim_bytes_unref(&sim->data, w->data);
     free(w);
     free(done);
@@ -186,11 +251,17 @@ static void meta_done(struct sim_world *world, struct sim_event *event)
     struct disk_event *done = container_of(event, struct disk_event, event);
     struct sim_node *node = event->place;
     struct sim_disk *disk = &node->disks[done->volume];
-    struct mirror_event core = {.type = MIRROR_EVENT_META_DONE, .meta_status = node->data_broken ? -EIO : 0};
+    struct mirror_event core = {.type = MIRROR_EVENT_META_DONE};
     unsigned volume = done->volume;
     (void)world;
+    if (postponed(node, event))
+        return;
+    core.meta_status = node->data_broken || node->meta_broken ? -EIO : 0;
     for (unsigned i = 0; i < disk->meta_count && !core.meta_status; i++)
         memcpy(disk->meta + disk->meta_pages[i].offset_bytes, disk->meta_pages[i].bytes, METADATA_PAGE_BYTES);
+    struct metadata_header header;
+    if (!core.meta_status && metadata_header_decode(disk->meta, metadata_file_bytes(SIM_REGIONS), &header) == 0)
+        disk->sealed = header.sealed_epoch;
     free(disk->meta_pages);
     disk->meta_pages = NULL;
     disk->meta_count = 0;
@@ -226,18 +297,22 @@ void sim_disk_crash(struct sim_node *node, unsigned volume, bool power)
     }
     for (unsigned i = 0; i < disk->meta_count; i++) {
         const struct metadata_page *page = &disk->meta_pages[i];
-        bool torn = power && sim_chance(world, 2000);
-        if (sim_chance(world, 5000))
-            memcpy(disk->meta + page->offset_bytes, page->bytes, torn ? 1 + sim_random(world, 4000) : METADATA_PAGE_BYTES);
+        bool torn = power && (node->tear || sim_chance(world, 2000));
+        size_t part = 1 + sim_random(world, node->tear || sim_chance(world, 5000) ? 150 : 4000); /* a header has 160 bytes */
+        if (node->tear || sim_chance(world, 5000))
+            memcpy(disk->meta + page->offset_bytes, page->bytes, torn ? part : METADATA_PAGE_BYTES);
     }
     free(disk->meta_pages);
     disk->meta_pages = NULL;
     disk->meta_count = 0;
+    node->tear = false;
 }
 
 void sim_disk_format(struct sim_disk *disk, const struct metadata_header *header)
 {
     memset(disk->blocks, 0, sizeof(disk->blocks));
+    memset(disk->states, 0, sizeof(disk->states));
+    disk->sealed = 0;
     free(disk->meta);
     disk->meta = malloc(metadata_file_bytes(metadata_regions(header)));
     ASSERT(disk->meta);
@@ -248,6 +323,8 @@ void sim_disk_format(struct sim_disk *disk, const struct metadata_header *header
 void sim_disk_lose(struct sim_disk *disk)
 {
     memset(disk->blocks, 0, sizeof(disk->blocks));
+    memset(disk->states, 0, sizeof(disk->states));
+    disk->sealed = 0;
     free(disk->meta);
     disk->meta = NULL;
     disk->data_there = disk->meta_there = false;

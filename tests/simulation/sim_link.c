@@ -19,7 +19,7 @@ struct frame {
     uint64_t generation; /* of the link */
     uint64_t time;       /* BEAT: sent; UP: boot */
     unsigned volume;
-    bool ask;
+    bool ask, damaged;
     struct peer_header header;
     uint8_t *body;
     uint32_t body_bytes, data_bytes;
@@ -71,9 +71,10 @@ static struct frame *transmit(struct sim_node *from, unsigned to, enum frame_kin
     uint64_t at = world->now_us;
     if (!self) {
         uint64_t *last = &link->last_at[from->place < to];
-        at += 50 + sim_random(world, sim->mishaps && sim_chance(world, 300) ? 30000 : 600);
+        at += 50 + sim_random(world, sim->mishaps && sim_chance(world, sim->mix.slow_frame) ? 30000 : 600);
         at = *last = MAX(at, *last + 1);
         frame->generation = link->generation;
+        frame->damaged = sim->mishaps && sim_chance(world, sim->mix.wire);
     }
     sim_node_plan(&sim->nodes[to], SIM_IO, &frame->event, at);
     return frame;
@@ -223,6 +224,23 @@ static void heartbeat(struct sim_node *node, struct frame *frame)
         ack->time = frame->time;
 }
 
+/* TLS finds every flipped bit: the connection ends there and is made anew, nothing of the frame is used (scenario 32). */
+static bool damage_found(struct sim_node *node, struct frame *frame)
+{
+    struct sim *sim = node->sim;
+    if (!frame->damaged)
+        return false;
+    sim->counts.damaged++;
+    if (sim->options.sim_bugs & SIM_BUG_NO_WIRE_CHECK) {
+        for (uint32_t i = 0; frame->data && i < frame->data->count; i++)
+            frame->data->tags[i] ^= 1u << sim_random(&sim->world, 31);
+        return false;
+    }
+    SIM_LOG(sim, "node %u: a frame of node %u is damaged, the link ends", node->nodeid, frame->from + 1);
+    sim_link_break(sim, node->place, frame->from);
+    return true;
+}
+
 static void frame_arrives(struct sim_world *world, struct sim_event *event)
 {
     struct frame *frame = container_of(event, struct frame, event);
@@ -230,7 +248,8 @@ static void frame_arrives(struct sim_world *world, struct sim_event *event)
     bool self = frame->from == node->place;
     bool on_link = frame->kind != FRAME_DOWN && frame->kind != FRAME_CONTROL_BEAT && !self;
     (void)world;
-    if (on_link && sim_link_between(node->sim, node->place, frame->from)->generation != frame->generation) {
+    if (on_link && (sim_link_between(node->sim, node->place, frame->from)->generation != frame->generation ||
+                    damage_found(node, frame))) {
         frame_free(frame);
         return;
     }

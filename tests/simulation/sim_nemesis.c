@@ -26,7 +26,7 @@ static void heal_some(struct sim *sim)
                 sim_link_cut(sim, a, b, false);
         }
         sim_node_wake(&sim->nodes[a]);
-        sim->nodes[a].data_broken = false;
+        sim->nodes[a].data_broken = sim->nodes[a].meta_broken = sim->nodes[a].hung = false;
         sim->nodes[a].slow = 1;
     }
     sim_bus_changed(sim);
@@ -86,39 +86,67 @@ static void break_disk(struct sim *sim, struct sim_node *node)
 {
     struct sim_world *world = &sim->world;
     node->slow = 1 + (unsigned)sim_random(world, 30);
-    if (sim_chance(world, 2500))
-        *(sim_chance(world, 5000) ? &node->data_broken : &node->log_broken) = true;
-    SIM_LOG(sim, "nemesis: disks of node %u: %u times slower%s%s", node->nodeid, node->slow, node->data_broken ? ", data fails" : "",
-            node->log_broken ? ", log fails" : "");
+    if (sim_chance(world, 3500)) {
+        bool *kinds[] = {&node->data_broken, &node->log_broken, &node->meta_broken, &node->hung};
+        *kinds[sim_random(world, ARRAY_SIZE(kinds))] = true;
+    }
+    SIM_LOG(sim, "nemesis: disks of node %u: %u times slower%s%s%s%s", node->nodeid, node->slow,
+            node->data_broken ? ", data fails" : "", node->log_broken ? ", log fails" : "",
+            node->meta_broken ? ", metadata fails" : "", node->hung ? ", nothing answers" : "");
 }
 
-static void mischief(struct sim *sim)
+/* At one node alone: what is rotten on two disks is lost, whatever we do. */
+static void rot(struct sim *sim)
+{
+    struct sim_world *world = &sim->world;
+    struct sim_node *node = &sim->nodes[sim->mix.rot_place];
+    unsigned volume = (unsigned)sim_random(world, sim->options.volumes), count = 1 + (unsigned)sim_random(world, 8);
+    enum sim_block_state state = sim_chance(world, 5000) ? SIM_BLOCK_ROTTEN : SIM_BLOCK_UNREADABLE;
+    for (unsigned i = 0; i < count; i++)
+        sim_disk_spoil(node, volume, (uint32_t)(sim_chance(world, 5000) ? sim_random(world, 6) * 7 : sim_random(world, SIM_BLOCKS)),
+                       state);
+}
+
+/* Of a replica that is not needed: the last copy of something must not be thrown away. */
+static void lose(struct sim *sim)
+{
+    unsigned volume = (unsigned)sim_random(&sim->world, sim->options.volumes);
+    const struct sim_node *knows = sim_sequencer(sim);
+    const struct tree_volume *v = knows && knows->control.current ? sim_volume(sim, volume) : NULL;
+    for (unsigned k = 0; v && k < v->replica_count; k++) {
+        struct sim_node *node = &sim->nodes[v->replicas[k].nodeid - 1];
+        if (v->isr >> k & 1 || node->up || !node->disks[volume].meta_there)
+            continue;
+        SIM_LOG(sim, "nemesis: node %u gets an empty disk for v%u", node->nodeid, volume);
+        sim_disk_lose(&node->disks[volume]);
+        return;
+    }
+}
+
+static void mischief_of(struct sim *sim, enum sim_fault fault)
 {
     struct sim_world *world = &sim->world;
     struct sim_node *node = any(sim);
-    switch (sim_random(world, 14)) {
-    case 0:
-    case 1:
+    switch (fault) {
+    case SIM_FAULT_CRASH:
         sim_node_crash(node, sim_chance(world, 5000) ? SIM_CRASH_POWER : SIM_CRASH_PROCESS);
         break;
-    case 2: /* the whole site loses power */
-        for (unsigned i = 0; i < sim->node_count && sim_chance(world, 6000); i++)
-            for (unsigned k = 0; k < sim->node_count; k++)
-                sim_node_crash(&sim->nodes[k], SIM_CRASH_POWER);
+    case SIM_FAULT_SITE: /* the whole site loses power */
+        for (unsigned k = 0; k < sim->node_count && sim_chance(world, 7000); k++)
+            for (unsigned i = 0; i < sim->node_count; i++)
+                sim_node_crash(&sim->nodes[i], SIM_CRASH_POWER);
         break;
-    case 3:
-    case 4:
-    case 5:
+    case SIM_FAULT_CUT:
         cut(sim);
         break;
-    case 6:
+    case SIM_FAULT_ISOLATE:
         SIM_LOG(sim, "nemesis: isolate %u", node->nodeid);
         sim_isolate(sim, node->place, true);
         break;
-    case 7:
+    case SIM_FAULT_PAUSE:
         sim_node_pause(node, sim_chance(world, 4000));
         break;
-    case 8:
+    case SIM_FAULT_HANG:
         if (node->up && !node->paused) {
             uint64_t until = world->now_us + 10000 + sim_random(world, 1200000);
             SIM_LOG(sim, "nemesis: control thread of node %u hangs", node->nodeid);
@@ -126,17 +154,54 @@ static void mischief(struct sim *sim)
             sim_node_call(node, SIM_OUTSIDE, until, hang, 0);
         }
         break;
-    case 9:
-        if (sim_chance(world, 3000)) {
-            SIM_LOG(sim, "nemesis: corosync of node %u dies", node->nodeid);
-            sim_bus_stop(node);
-        }
+    case SIM_FAULT_BUS:
+        SIM_LOG(sim, "nemesis: corosync of node %u dies", node->nodeid);
+        sim_bus_stop(node);
         break;
-    case 10:
+    case SIM_FAULT_DISK:
         break_disk(sim, node);
         break;
-    default:
+    case SIM_FAULT_ROT:
+        rot(sim);
+        break;
+    case SIM_FAULT_MOVE:
+        move(sim);
+        break;
+    case SIM_FAULT_WIRE: {
+        unsigned other = any(sim)->place;
+        if (other != node->place)
+            sim_link_break(sim, node->place, other);
+        break;
+    }
+    case SIM_FAULT_WALL:
+        node->wall_us = ((int64_t)sim_random(world, 7200) - 3600) * 1000000;
+        break;
+    case SIM_FAULT_LOSE:
+        lose(sim);
+        break;
+    case SIM_FAULT_ALL:
+        break;
+    }
+}
+
+static void mischief(struct sim *sim)
+{
+    static const uint8_t weights[] = {4, 1, 6, 2, 2, 2, 1, 2, 2, 3, 1, 1, 3}; /* by bit of enum sim_fault */
+    unsigned sum = 0;
+    if (sim_chance(&sim->world, sim->mix.heal)) {
         heal_some(sim);
+        return;
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(weights); i++)
+        sum += sim->mix.faults >> i & 1 ? weights[i] : 0;
+    uint64_t draw = sum ? sim_random(&sim->world, sum) : 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(weights) && sum; i++) {
+        unsigned weight = sim->mix.faults >> i & 1 ? weights[i] : 0;
+        if (draw < weight) {
+            mischief_of(sim, (enum sim_fault)(1u << i));
+            return;
+        }
+        draw -= weight;
     }
 }
 
@@ -149,10 +214,8 @@ static void turn_run(struct sim_world *world, struct sim_event *event)
     }
     struct sim_node *node = any(sim);
     bool awake = node->up && !node->paused && node->control.rsm;
-    if (sim_chance(world, 2500))
+    if (sim_chance(world, sim->mix.mischief))
         mischief(sim);
-    else if (sim_chance(world, 800))
-        move(sim);
     else if (awake && sim_chance(world, 4000))
         (void)sim_control_change(node);
     else if (awake)
@@ -162,7 +225,7 @@ static void turn_run(struct sim_world *world, struct sim_event *event)
             sim->nodes[i].log_broken = false;
             sim_node_crash(&sim->nodes[i], SIM_CRASH_PROCESS);
         }
-    sim_plan(world, event, world->now_us + 10000 + sim_random(world, 60000));
+    sim_plan(world, event, world->now_us + 10000 + sim_random(world, sim->mix.turn_us));
 }
 
 void sim_nemesis_start(struct sim *sim)
@@ -173,5 +236,7 @@ void sim_nemesis_start(struct sim *sim)
     first->event.drop = turn_drop;
     first->sim = sim;
     sim->mishaps = sim->restarts = true;
+    for (unsigned i = 0; i < sim->node_count && sim->mix.drift_ppm; i++)
+        sim_clock_drift(&sim->nodes[i], (int)sim_random(&sim->world, 2 * (unsigned)sim->mix.drift_ppm + 1) - sim->mix.drift_ppm);
     sim_plan(&sim->world, &first->event, sim->world.now_us + 50000);
 }

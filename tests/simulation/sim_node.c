@@ -5,7 +5,24 @@
 
 uint64_t sim_clock_us(const struct sim_node *node)
 {
-    return node->sim->world.now_us + node->skew_us;
+    uint64_t now = node->sim->world.now_us;
+    return (uint64_t)((int64_t)(now + node->skew_us) + (int64_t)now * node->drift_ppm / 1000000);
+}
+
+uint64_t sim_clock_when(const struct sim_node *node, uint64_t clock_us)
+{
+    uint64_t now = node->sim->world.now_us, clock = sim_clock_us(node);
+    if (clock_us <= clock)
+        return now + 1;
+    return now + (clock_us - clock) * 1000000 / (uint64_t)(1000000 + node->drift_ppm) + 1;
+}
+
+/* From now on; the clock does not jump. */
+void sim_clock_drift(struct sim_node *node, int drift_ppm)
+{
+    uint64_t before = sim_clock_us(node);
+    node->drift_ppm = drift_ppm;
+    node->skew_us += before - sim_clock_us(node);
 }
 
 uint64_t sim_clock_ms(const struct sim_node *node)
@@ -88,7 +105,7 @@ void sim_node_call(struct sim_node *node, enum sim_thread thread, uint64_t at_us
 uint64_t sim_node_mail_at(struct sim_node *node, enum sim_thread thread)
 {
     struct sim_world *world = &node->sim->world;
-    uint64_t at = world->now_us + 10 + sim_random(world, node->sim->mishaps && sim_chance(world, 200) ? 20000 : 100);
+    uint64_t at = world->now_us + 10 + sim_random(world, node->sim->mishaps && sim_chance(world, node->sim->mix.slow_mail) ? 20000 : 100);
     node->mail_at[thread] = MAX(at, node->mail_at[thread] + 1);
     return node->mail_at[thread];
 }

@@ -138,7 +138,7 @@ static void plan_tick(struct sim_node *node, unsigned volume)
     uint64_t next = MIN(mirror_next_tick(unit->mirror), replica_next_tick(unit->core)), now = node->sim->world.now_us;
     if (next == UINT64_MAX)
         return;
-    next = next > sim_clock_us(node) ? next - node->skew_us : now + 1;
+    next = sim_clock_when(node, next);
     if (unit->tick_at > now && unit->tick_at <= next)
         return;
     unit->tick_at = next;
@@ -164,7 +164,7 @@ static void perform(struct sim_node *node, unsigned volume, const struct mirror_
     struct sim *sim = node->sim;
     for (unsigned i = 0; i < effects->count; i++) {
         const struct mirror_effect *effect = &effects->items[i];
-        if (sim->mishaps && sim_chance(&sim->world, 3)) { /* between any two effects */
+        if (sim->mishaps && sim_chance(&sim->world, sim->mix.crash_between)) { /* between any two effects */
             sim_node_crash(node, sim_chance(&sim->world, 5000) ? SIM_CRASH_POWER : SIM_CRASH_PROCESS);
             return;
         }
@@ -253,6 +253,9 @@ static bool make_files(struct sim_node *node, unsigned volume)
                                      .node_uuid = node->uuid, .size_bytes = SIM_VOLUME_BYTES, .region_bytes = SIM_REGION_BYTES,
                                      .replica_index = (uint32_t)unit->replica}, found = {0};
     int checked = disk->meta_there ? metadata_header_decode(disk->meta, metadata_file_bytes(SIM_REGIONS), &found) : -ENOENT;
+    if (checked == 0 && found.sealed_epoch < disk->sealed)
+        sim_violate(&node->sim->world, "node %u: its metadata went back from epoch %llu to %llu (I2, I13)", node->nodeid,
+                    (unsigned long long)disk->sealed, (unsigned long long)found.sealed_epoch);
     if (checked == 0 && disk->data_there) {
         if (found.incarnation != (*recorded ? *recorded : committed)) {
             SIM_LOG(node->sim, "node %u refuses a disk that was not in use last", node->nodeid);

@@ -14,20 +14,23 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#define SEEDS_MOST 400u /* by which a planted bug must have shown */
+
 static double seconds(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); /* others may need the machine meanwhile */
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 static void counts_print(const struct swarm_counts *c, double took)
 {
-    printf("%llu runs: %llu reads, %llu writes, %llu failed, %llu changes, %llu questions, %llu promotions, %llu crashes, "
-           "%llu views, %.1f s\n",
+    printf("%llu runs: %llu reads, %llu writes, %llu comparisons (%llu blocks undecided), %llu failed, %llu changes, %llu questions, "
+           "%llu promotions, %llu crashes, %llu views, %llu blocks spoiled, %llu frames damaged, %.1f s\n",
            (unsigned long long)c->runs, (unsigned long long)c->reads, (unsigned long long)c->writes,
-           (unsigned long long)c->failed, (unsigned long long)c->changes, (unsigned long long)c->questions,
-           (unsigned long long)c->promotions, (unsigned long long)c->crashes, (unsigned long long)c->views, took);
+           (unsigned long long)c->compares, (unsigned long long)c->undecided, (unsigned long long)c->failed, (unsigned long long)c->changes, (unsigned long long)c->questions,
+           (unsigned long long)c->promotions, (unsigned long long)c->crashes, (unsigned long long)c->views,
+           (unsigned long long)c->spoiled, (unsigned long long)c->damaged, took);
 }
 
 static void nothing_acknowledged_is_lost_and_nothing_stale_is_read(void **state)
@@ -57,26 +60,30 @@ static void seeds_that_found_bugs_stay_clean(void **state)
             fail_msg("seed %llu: %s", (unsigned long long)seeds[i], text);
 }
 
+/* What the swarm finds soon. Each bug, the ones below and those that need a rare constellation, also has a story that fails with
+ * it every time: scenarios_test. */
 static const struct {
     const char *name;
     struct swarm_bugs bugs;
-    uint64_t first; /* seed to begin with, where it takes long from 1; README.md has the whole count */
 } planted[] = {
     {.name = "ack before the shrink is committed (I3)", .bugs = {.replication = MIRROR_BUG_ACK_BEFORE_SHRINK}},
+    {.name = "a promotion takes effect before it is committed (I1)", .bugs = {.sim = SIM_BUG_OWN_EPOCH}},
+    {.name = "a replica that is not in sync is promoted (I4)", .bugs = {.sim = SIM_BUG_PROMOTE_ANY}},
+    {.name = "an empty set is asked for (I10)", .bugs = {.replication = MIRROR_BUG_EMPTY_ISR}},
+    {.name = "metadata that failed count as durable (I12)", .bugs = {.replication = REPLICA_BUG_META_ERROR}},
+    {.name = "checksums at rest are not looked at", .bugs = {.sim = SIM_BUG_NO_CHECKSUM}},
+    {.name = "bits flipped on the wire are not noticed", .bugs = {.sim = SIM_BUG_NO_WIRE_CHECK}},
     {.name = "no dirty marks (I9)", .bugs = {.replication = MIRROR_BUG_NO_DIRTY}},
     {.name = "regions in flight served as they are (I6)", .bugs = {.replication = MIRROR_BUG_NO_RECONCILE}},
-    {.name = "reads without a lease (I7)", .bugs = {.replication = MIRROR_BUG_NO_LEASE}, .first = 330},
     {.name = "what a returning member had in flight is ignored (I6)", .bugs = {.replication = MIRROR_BUG_NO_RETURN_INTENT}},
     {.name = "a joining member is not counted while the grow commits (I8)", .bugs = {.replication = MIRROR_BUG_EARLY_GROW}},
     {.name = "overlapping requests race", .bugs = {.replication = MIRROR_BUG_NO_RANGE_LOCK}},
-    {.name = "lower epochs are accepted (I2)", .bugs = {.replication = REPLICA_BUG_NO_SEAL}, .first = 800},
     {.name = "data before intent (I6)", .bugs = {.replication = REPLICA_BUG_NO_INTENT}},
     {.name = "replica acks before durable (I5)", .bugs = {.replication = REPLICA_BUG_ACK_EARLY}},
     {.name = "votes are not durable (R1)", .bugs = {.rsm = RSM_BUG_VOLATILE_VOTE}},
     {.name = "votes for any log (R2)", .bugs = {.rsm = RSM_BUG_GRANT_ANY_LOG}},
     {.name = "entries taken without a match (R4)", .bugs = {.rsm = RSM_BUG_NO_MATCH}},
     {.name = "majority of the voters present (C2)", .bugs = {.rsm = RSM_BUG_MAJORITY_PRESENT}},
-    {.name = "log acks before durable (R8)", .bugs = {.rsm = RSM_BUG_ACK_EARLY}, .first = 850},
     {.name = "barriers answered alone (R9)", .bugs = {.rsm = RSM_BUG_BARRIER_ALONE}},
     {.name = "configuration pushed before the tree is current", .bugs = {.sim = SIM_BUG_PUSH_BEFORE_CURRENT}},
     {.name = "a node that left the view is taken for dead (I7)", .bugs = {.sim = SIM_BUG_VIEW_LOSS_IS_DEATH}},
@@ -89,18 +96,17 @@ struct outcome {
 };
 
 /* In a process of its own: some bugs trip an assertion of the cores, which catches them as well. */
-static bool bug_is_caught(const struct swarm_bugs *bugs, uint64_t first, double most_s, struct outcome *outcome)
+static bool bug_is_caught(const struct swarm_bugs *bugs, struct outcome *outcome)
 {
     int status;
     (void)fflush(stdout);
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        double begin = seconds();
         struct swarm_counts counts = {0};
         int nowhere = open("/dev/null", O_WRONLY);
         (void)dup2(nowhere, 2);
-        for (uint64_t seed = first; seconds() - begin < most_s; seed++) {
+        for (uint64_t seed = 1; seed <= SEEDS_MOST; seed++) {
             outcome->seed = seed;
             (void)snprintf(outcome->text, sizeof(outcome->text), "an assertion of the core");
             if (!swarm_run(seed, bugs, false, false, &counts, outcome->text))
@@ -119,10 +125,9 @@ static void each_planted_bug_is_caught(void **state)
     struct outcome *outcome = mmap(NULL, sizeof(*outcome), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(outcome != MAP_FAILED);
     for (size_t i = 0; i < ARRAY_SIZE(planted); i++) {
-        double begin = seconds();
-        bool caught = bug_is_caught(&planted[i].bugs, MAX(planted[i].first, 1u), 10, outcome);
-        printf("%s %s by seed %llu, %.1f s: %s\n", caught ? "caught" : "MISSED", planted[i].name,
-               (unsigned long long)outcome->seed, seconds() - begin, caught ? outcome->text : "");
+        bool caught = bug_is_caught(&planted[i].bugs, outcome);
+        printf("%s %s by seed %llu: %s\n", caught ? "caught" : "MISSED", planted[i].name, (unsigned long long)outcome->seed,
+               caught ? outcome->text : "");
         missed += !caught;
     }
     assert_int_equal(munmap(outcome, sizeof(*outcome)), 0);

@@ -21,6 +21,9 @@ bool swarm_run(uint64_t seed, const struct swarm_bugs *bugs, bool trace, bool ve
     };
     struct sim *sim = sim_new(&options);
     if (!sim->world.violated) {
+        sim_mix_draw(&sim->mix, &sim->world, sim->node_count);
+        SIM_LOG(sim, "--- faults %x, mischief %u, spoil %u, wire %u, drift %d, hot blocks %u", sim->mix.faults, sim->mix.mischief,
+                sim->mix.spoil, sim->mix.wire, sim->mix.drift_ppm, sim->mix.hot_blocks);
         sim_nemesis_start(sim);
         sim_client_start(sim);
         sim_run(sim, MISHAPS_MS);
@@ -34,6 +37,10 @@ bool swarm_run(uint64_t seed, const struct swarm_bugs *bugs, bool trace, bool ve
     counts->runs++;
     counts->reads += sim->counts.reads;
     counts->writes += sim->counts.writes;
+    counts->compares += sim->counts.compares;
+    counts->spoiled += sim->counts.spoiled;
+    counts->damaged += sim->counts.damaged;
+    counts->undecided += sim->history.undecided;
     counts->failed += sim->counts.failed;
     counts->changes += sim->counts.changes;
     counts->questions += sim->counts.questions;
