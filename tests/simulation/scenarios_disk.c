@@ -318,3 +318,19 @@ void failed_writes_are_not_complete(void **state)
     sim_node_crash(owner, SIM_CRASH_PROCESS);
     happy_end(sim);
 }
+
+/* Writes that overlap and are under way at once end the same on all replicas, and no read sees them go back. */
+void overlapping_writes_end_equal(void **state)
+{
+    (void)state;
+    struct sim *sim = cluster(3, 3, 0);
+    struct sim_node *owner = sim_owner(sim, 0);
+    struct sim_op *last = NULL;
+    for (unsigned turn = 0; turn < 40; turn++) {
+        for (uint32_t i = 0; i < 4; i++)
+            last = sim_client_submit(owner, 0, false, 5 + i % 3, 1 + (turn + i) % 4);
+        (void)sim_client_submit(owner, 0, true, 5, 4);
+        must_succeed(sim, last, 1000);
+    }
+    happy_end(sim);
+}

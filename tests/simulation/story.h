@@ -48,6 +48,7 @@
     X(s31_hanging_disk_of_a_member)                 \
     X(s31_slow_link)                                \
     X(s32_bits_flip_on_the_wire)                    \
+    X(overlapping_writes_end_equal)                 \
     X(two_promotions_to_one_epoch)                  \
     X(minority_acknowledges_no_change)              \
     X(a_joiner_that_failed_a_write_is_copied_again) \
