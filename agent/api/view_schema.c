@@ -273,8 +273,14 @@ static const struct view_property move_replica_arguments[] = {
     {0},
 };
 
-static const struct view_property check_arguments[] = {
-    {.name = "repair", .type = "bool", .help = "Rewrite what is bad from a good replica.", .default_text = "no"},
+static const struct view_property verify_arguments[] = {
+    {.name = "repair", .type = "bool", .default_text = "no",
+     .help = "Rewrite blocks that differ as the majority of the replicas has them; without one, as the owner has them."},
+    {0},
+};
+
+static const struct view_property scrub_arguments[] = {
+    {.name = "repair", .type = "bool", .help = "Rewrite bad blocks from a good replica.", .default_text = "no"},
     {0},
 };
 
@@ -302,8 +308,8 @@ const struct view_verb view_verbs[] = {
     {VIEW_VOLUME, "add-replica", "Give it one more replica, live.", false, add_replica_arguments},
     {VIEW_VOLUME, "remove-replica", "Take a replica away, with its files; another serves when it has to.", true, remove_replica_arguments},
     {VIEW_VOLUME, "move-replica", "Move a replica to another node, live.", false, move_replica_arguments},
-    {VIEW_VOLUME, "verify", "Compare its replicas, live.", false, check_arguments},
-    {VIEW_VOLUME, "scrub", "Read all replicas and check their checksums, live.", false, check_arguments},
+    {VIEW_VOLUME, "verify", "Compare its replicas, live.", false, verify_arguments},
+    {VIEW_VOLUME, "scrub", "Read all replicas and check their checksums, live.", false, scrub_arguments},
     {VIEW_VOLUME, "force", "Last resort: go on with a replica that lacks writes. What it lacks is lost.", true, force_arguments},
     {VIEW_VOLUME, "discard", "Last resort: throw a replica's files away and copy it anew.", true, discard_arguments},
     {VIEW_VOLUME, "delete", "Delete the volume and all its data.", true, none},

@@ -209,9 +209,9 @@ static void left(uint64_t ms, struct text *text)
 static void findings(const struct figures *figures, struct text *text)
 {
     if (figures->mismatches)
-        text_addf(text, ", %" PRIu64 " blocks differ", figures->mismatches);
+        text_addf(text, ", %" PRIu64 " %s", figures->mismatches, figures->mismatches == 1 ? "block differs" : "blocks differ");
     if (figures->bad_blocks)
-        text_addf(text, ", %" PRIu64 " bad blocks", figures->bad_blocks);
+        text_addf(text, ", %" PRIu64 " bad %s", figures->bad_blocks, figures->bad_blocks == 1 ? "block" : "blocks");
     if (!figures->mismatches && !figures->bad_blocks && !figures->running && strcmp(figures->state, "done") == 0)
         text_add(text, ", all is well");
     if (figures->repaired)
