@@ -41,12 +41,12 @@ END {
         peer = median(key_of("gluster"), 5) > median(key_of("gluster-tuned"), 5) ? key_of("gluster") : key_of("gluster-tuned")
         one = workload ~ /-1$/ # with more in flight latency is throughput once more
         cost = ratio(tls, clear, 5)
-        line[g] = sprintf("%-6s %8s %-8s | %10s %10s | %10s %10s | %9s %9s | %8s", store, replicas, workload,
+        line[g] = sprintf("%-6s %8s %-8s | %8s %8s | %8s %8s | %8s %8s | %8s %8s | %8s", store, replicas, workload,
             cell(one ? ratio(clear, floor, 7) : 0), cell(one ? ratio(tls, floor, 7) : 0), cell(ratio(clear, floor, 5)), cell(ratio(tls, floor, 5)),
-            cell(ratio(tls, alone, 5)), cell(ratio(tls, peer, 5)), cost > 0 ? sprintf("%.0f %%", 100 * (1 - cost)) : "-")
+            cell(ratio(clear, floor, 9)), cell(ratio(tls, floor, 9)), cell(ratio(tls, alone, 5)), cell(ratio(tls, peer, 5)), cost > 0 ? sprintf("%.0f %%", 100 * (1 - cost)) : "-")
     }
-    printf "\n%-6s %8s %-8s | %-21s | %-21s | %-19s | %8s\n", "", "", "", "p50 latency / floor", "throughput / floor", "TLS throughput /", ""
-    printf "%-6s %8s %-8s | %10s %10s | %10s %10s | %9s %9s | %8s\n", "store", "replicas", "workload", "clear", "TLS", "clear", "TLS", "store", "gluster", "TLS cost"
+    printf "\n%-6s %8s %-8s | %-17s | %-17s | %-17s | %-17s | %8s\n", "", "", "", "p50 lat. / floor", "rate / floor", "CPU / floor", "TLS rate /", ""
+    printf "%-6s %8s %-8s | %8s %8s | %8s %8s | %8s %8s | %8s %8s | %8s\n", "store", "replicas", "workload", "clear", "TLS", "clear", "TLS", "clear", "TLS", "store", "gluster", "TLS cost"
     for (g = 1; g <= group_count; g++) print line[g]
     print "aims (writes): p50 at depth 1 < 1.5, throughput at depth 32 > 0.70, gluster > 3, TLS cost < 40 %"
 }
