@@ -1,6 +1,6 @@
 #include "tests/bench/bench_cluster.h"
 
-#include "tests/bench/bench_meter.h"
+#include "tests/bench/bench_load.h"
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
@@ -11,6 +11,8 @@
 
 #define VOLUME          7u
 #define INCARNATION(k)  (100u + (k))
+#define FOREIGN_STAMP   (1ull << 40)
+#define FOREIGN_EVERY   16u
 
 static const uint8_t psk[32] = {7};
 
@@ -133,8 +135,11 @@ static void node_open(struct bench_cluster *c)
     (void)snprintf(folder, sizeof(folder), "%s/n%u", c->options.folder, c->index + 1);
     bench_must(uv_loop_init(&c->loop), "loop");
     struct block_device *data = bench_data_open(c, folder);
+    bool last = c->index + 1 == c->options.replicas;
+    if (c->options.foreign)
+        bench_fill_stamped(&c->loop, data, FOREIGN_STAMP, last ? FOREIGN_EVERY : 0);
     struct mirror_replica_identity identity = {.volume = VOLUME, .volume_uuid = {{VOLUME}}, .size_bytes = c->options.size_bytes,
-                                               .replica_index = c->index, .incarnation = INCARNATION(c->index)};
+                                               .replica_index = c->index, .incarnation = c->config.replicas[c->index].incarnation};
     for (unsigned k = 0; k < MIRROR_REPLICAS_MAX; k++)
         identity.incarnations[k] = INCARNATION(k);
     (void)snprintf(path, sizeof(path), "%s/bench.meta", folder);
@@ -194,7 +199,7 @@ void bench_cluster_start(struct bench_cluster *c, const struct bench_cluster_opt
                                        .policy = options->policy};
     for (unsigned k = 0; k < options->replicas; k++) {
         c->config.replicas[k].nodeid = (uint16_t)(k + 1);
-        c->config.replicas[k].incarnation = INCARNATION(k);
+        c->config.replicas[k].incarnation = INCARNATION(k) + (options->foreign && k + 1 == options->replicas ? 1000u : 0);
     }
     (void)signal(SIGPIPE, SIG_IGN);
     (void)fflush(NULL);

@@ -66,6 +66,7 @@ void bench_load_run(uv_loop_t *loop, struct bench_load *load, struct block_devic
 struct fill {
     struct block_device *device;
     uint64_t next, stamp;
+    unsigned every;
     unsigned under_way;
 };
 
@@ -84,8 +85,9 @@ static void fill_next(struct fill_slot *slot)
     slot->iov.iov_len = MIN((uint64_t)BENCH_LARGEST_BYTES, size - fill->next);
     slot->request.offset_bytes = fill->next;
     slot->request.length_bytes = slot->iov.iov_len;
+    uint64_t differs = fill->every && fill->next / BENCH_LARGEST_BYTES % fill->every == 0 ? 1ull << 63 : 0;
     for (size_t at = 0; at < slot->iov.iov_len; at += 4096)
-        memcpy((uint8_t *)slot->iov.iov_base + at, &(uint64_t){++fill->stamp}, sizeof(uint64_t));
+        memcpy((uint8_t *)slot->iov.iov_base + at, &(uint64_t){++fill->stamp ^ differs}, sizeof(uint64_t));
     fill->next += slot->iov.iov_len;
     fill->under_way++;
     block_device_submit(fill->device, &slot->request);
@@ -101,7 +103,12 @@ static void fill_done(struct block_request *request)
 
 void bench_fill(uv_loop_t *loop, struct block_device *device)
 {
-    struct fill fill = {.device = device, .stamp = bench_clock_ns()};
+    bench_fill_stamped(loop, device, bench_clock_ns(), 0);
+}
+
+void bench_fill_stamped(uv_loop_t *loop, struct block_device *device, uint64_t stamp, unsigned every)
+{
+    struct fill fill = {.device = device, .stamp = stamp, .every = every};
     struct fill_slot slots[4] = {0};
     for (unsigned i = 0; i < ARRAY_SIZE(slots); i++) {
         slots[i] = (struct fill_slot){.fill = &fill, .iov = {bench_buffer(BENCH_LARGEST_BYTES), BENCH_LARGEST_BYTES}};

@@ -31,6 +31,8 @@ void bench_load_start(struct bench_load *load, struct block_device *device, cons
                       double warm_s, double seconds, const pid_t *pids, unsigned pid_count);
 /* The whole device once, in writes of 1 MiB; no block is like another, or like one of an earlier fill. Runs the loop. */
 void bench_fill(uv_loop_t *loop, struct block_device *device);
+/* The same, with the same content for the same stamp; but every MiB whose number is a multiple of every differs (0: none). */
+void bench_fill_stamped(uv_loop_t *loop, struct block_device *device, uint64_t stamp, unsigned every);
 /* Start and run the loop until it is over. */
 void bench_load_run(uv_loop_t *loop, struct bench_load *load, struct block_device *device, const struct bench_workload *workload,
                     double warm_s, double seconds, const pid_t *pids, unsigned pid_count);

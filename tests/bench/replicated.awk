@@ -22,12 +22,13 @@ NF == 9 {
     key = $1 SUBSEP $2 SUBSEP $3 SUBSEP $4
     n = ++count[key]
     for (i = 5; i <= 9; i++) value[key, i, n] = $i
+    if ($1 ~ /^tls\+/ && index(" " options, " " $1 " ") == 0) options = options $1 " "
     if ($1 == "store") next # has no replicas: shown with each count
     group = $2 SUBSEP $3 SUBSEP $4
     if (!(group in known)) { known[group] = 1; groups[++group_count] = group }
 }
 END {
-    systems = split("floor store clear tls gluster gluster-tuned", names, " ")
+    systems = split("floor store clear tls " options "gluster gluster-tuned", names, " ")
     for (g = 1; g <= group_count; g++) {
         split(groups[g], part, SUBSEP)
         store = part[1]; replicas = part[2]; workload = part[3]

@@ -1,5 +1,6 @@
 /* replicated_bench NAME STORE FOLDER PLUGINS REPLICAS SIZE_MIB SECONDS WORKLOADS
  * One replicated volume, or with REPLICAS 0 the data device alone (the unreplicated path), under each workload in turn.
+ * NAME may end in options of the volume: +wb (write-back), +verified (verified reads).
  * STORE: ram, or anything else for the file plugin in FOLDER. Prints "NAME STORE REPLICAS" and the meter's figures. */
 #include "tests/bench/bench_cluster.h"
 #include "tests/bench/bench_load.h"
@@ -37,6 +38,8 @@ int main(int argc, char **argv)
     struct bench_cluster_options options = {.plugin = strcmp(argv[2], "ram") ? "file" : "ram", .folder = argv[3],
                                             .plugins = argv[4], .replicas = (unsigned)atoi(argv[5]),
                                             .size_bytes = (uint64_t)atoi(argv[6]) << 20};
+    options.policy.write_back = strstr(argv[1], "+wb");
+    options.policy.verified_reads = strstr(argv[1], "+verified");
     (void)snprintf(bench.prefix, sizeof(bench.prefix), "%s %s %u", argv[1], argv[2], MAX(options.replicas, 1u));
     bench.seconds = atof(argv[7]);
     bench.processes = MAX(options.replicas, 1u);

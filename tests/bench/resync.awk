@@ -8,6 +8,7 @@ function add(key, x) { value[key, ++count[key]] = x }
 function median(key,    i, v) { for (i = 1; i <= count[key]; i++) v[i] = value[key, i]; return count[key] ? sorted_median(v, count[key]) : 0 }
 { if (!($2 in seen)) { seen[$2] = 1; places[++place_count] = $2 } }
 $1 == "floor" { add("floor " $2 " " $4, $6); next }
+$4 == "foreign" { add($1 " " $2 " foreign", $5); add($1 " " $2 " sent", $7); next }
 $4 == "idle" { add($1 " " $2 " idle", $5); next }
 {
     key = $1 " " $2 " " $4
@@ -23,6 +24,8 @@ END {
         clear = median("clear " p " idle"); tls = median("tls " p " idle")
         printf "  %-8s %10.0f %10.0f %10.0f   %.0f %%, %.0f %%\n", p, floor, clear, tls, floor ? 100 * clear / floor : 0, floor ? 100 * tls / floor : 0
     }
+    printf "\nUnknown disk, one MiB in 16 differs, TLS: MB/s of the volume (MiB sent)\n"
+    for (i = 1; i <= place_count; i++) printf "  %-8s %10.0f (%.0f)\n", places[i], median("tls " places[i] " foreign"), median("tls " places[i] " sent")
     printf "\nWith foreground writes      | all in sync               | while the resync runs                |\n"
     printf "%-6s %-8s %-10s | %8s %8s %8s | %8s %8s %8s %10s | %s\n", "link", "store", "workload", "IOPS", "p50 us", "p99 us", "IOPS", "p50 us", "p99 us", "MB/s", "p99 ratio (aim < 2)"
     for (i = 1; i <= key_count; i++) {

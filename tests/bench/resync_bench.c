@@ -1,5 +1,7 @@
 /* resync_bench NAME STORE FOLDER PLUGINS REPLICAS SIZE_MIB SECONDS WORKLOADS
- * The last replica of a volume is away while all of the volume is written, comes back and is resynced: first an idle volume,
+ * With "foreign" for WORKLOADS: the last replica comes with a disk that nobody knows and that differs in every 16th MiB; prints
+ *   NAME STORE REPLICAS foreign MB/s seconds MIB_SENT
+ * Otherwise the last replica of a volume is away while all of the volume is written, comes back and is resynced: first an idle volume,
  * then under each workload. Prints
  *   NAME STORE REPLICAS idle MB/s seconds
  *   NAME STORE REPLICAS WORKLOAD IOPS p50 p99 (us, all in sync) IOPS p50 p99 (while the resync runs) MB/s of the resync meanwhile
@@ -89,6 +91,19 @@ static void run_idle(const struct bench *bench)
     (void)fflush(stdout);
 }
 
+static void run_foreign(const struct bench *bench)
+{
+    struct mirror_device_status before, after;
+    get_status(&before);
+    back();
+    uint64_t begun = bench_clock_ns();
+    wait_until(member_in_sync, "the resync");
+    double seconds = (double)(bench_clock_ns() - begun) / 1e9;
+    get_status(&after);
+    printf("%s foreign %.1f %.2f %.1f\n", bench->prefix, (double)cluster.options.size_bytes / seconds / 1e6, seconds,
+           (double)(after.mirror.resynced_bytes - before.mirror.resynced_bytes) / 1048576.0);
+}
+
 static void run(const struct bench_workload *workload, void *context)
 {
     struct bench *bench = context;
@@ -139,13 +154,21 @@ int main(int argc, char **argv)
     (void)snprintf(bench.prefix, sizeof(bench.prefix), "%s %s %u", argv[1], argv[2], options.replicas);
     bench.seconds = atof(argv[7]);
     joiner = options.replicas - 1;
+    if (!strcmp(argv[8], "foreign")) {
+        options.foreign = true;
+        options.isr = (uint8_t)((1u << joiner) - 1);
+    }
     bench_cluster_start(&cluster, &options);
     uv_timer_init(&cluster.loop, &timer);
     uv_timer_start(&timer, wake, 2, 2);
-    bench_cluster_link(&cluster, 0xff);
+    bench_cluster_link(&cluster, options.foreign ? (uint8_t)~(1u << joiner) : 0xff);
     bench_cluster_wait_serving(&cluster);
-    run_idle(&bench);
-    bench_workloads(argv[8], run, &bench);
+    if (options.foreign) {
+        run_foreign(&bench);
+    } else {
+        run_idle(&bench);
+        bench_workloads(argv[8], run, &bench);
+    }
     bench_cluster_end(&cluster);
     return 0;
 }
