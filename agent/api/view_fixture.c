@@ -33,6 +33,11 @@ static bool volume(void *context, uint64_t volume_id, struct api_live_volume *re
         ret_figures->replica[1].left_ms = 19000;
         ret_figures->replica[1].dirty_bytes = 2253ull << 20;
     }
+    const struct tree_task *task = found ? tree_task_running(fixture->tree, found->id, DIRECTOR__TASK_KIND__TASK_VERIFY) : NULL;
+    if (task && strcmp(found->name, "db") == 0)
+        ret_figures->check = (struct api_live_check){.task = task->id, .position = 3ull << 30, .total_bytes = 10ull << 30,
+                                                     .bytes_per_second = 200ull << 20, .left_ms = 37000, .mismatches = 1,
+                                                     .repaired = task->repair, .words = "first at 4096+4096 on node2"};
     return found != NULL;
 }
 

@@ -367,6 +367,8 @@ static void cluster_value(const struct api_view *view, const char *name, struct 
         text_addf(value, "%zu", tree_volume_count(view->tree));
     else if (IS("targets"))
         text_addf(value, "%zu", tree_target_count(view->tree));
+    else if (IS("profile"))
+        text_add(value, "fast");
     else if (IS("uuid"))
         uuid_value(&cluster->uuid, value);
 }

@@ -181,6 +181,52 @@ static void status_cluster(const struct api_view *view, const struct view_place 
     next_steps(view, result);
 }
 
+struct task_lines {
+    const struct api_view *view;
+    const struct tree_volume *volume;
+    Director__Result *result;
+};
+
+static bool task_line(const struct view_place *child, void *context)
+{
+    struct task_lines *lines = context;
+    struct text text = {0};
+    bool resync = !child->task && child->replica != VIEW_NO_REPLICA; /* told in the first line */
+    if (child->volume != lines->volume || resync || !view_task_running(child))
+        return true;
+    view_task_summary(lines->view, child, &text);
+    view_result_line(lines->result, "  task %s: %s", view_last_name(child->path), text_get(&text));
+    text_done(&text);
+    return true;
+}
+
+static void status_tasks(const struct api_view *view, const struct tree_volume *volume, Director__Result *result)
+{
+    struct view_place folder = {.kind = VIEW_TASKS, .path = "/tasks"};
+    struct task_lines lines = {view, volume, result};
+    view_children(view, &folder, task_line, &lines);
+}
+
+/* The last resorts, where nothing else helps, and what they left behind. */
+static void ways_out(const struct api_view *view, const struct tree_volume *volume, const struct view_volume_judgement *judgement,
+                     Director__Result *result)
+{
+    bool lost = judgement->health == VIEW_SUSPENDED && view_quorate(view);
+    for (unsigned i = 0; i < volume->replica_count && lost; i++)
+        lost = !(volume->isr >> i & 1) || view_node_offline(view, volume->replicas[i].nodeid);
+    for (unsigned i = 0; i < volume->replica_count; i++) {
+        const struct tree_replica *replica = &volume->replicas[i];
+        if (!replica->nodeid || volume->isr >> i & 1 || view_node_offline(view, replica->nodeid))
+            continue;
+        if (replica->held)
+            view_result_line(result, "next: what %s holds is not used; to throw it away: director /volumes/%s discard node=%s reason=...",
+                             view_node_name(view, replica->nodeid), volume->name, view_node_name(view, replica->nodeid));
+        else if (lost)
+            view_result_line(result, "only if those are lost for good: director /volumes/%s force node=%s reason=...; it says first what is lost",
+                             volume->name, view_node_name(view, replica->nodeid));
+    }
+}
+
 static void status_volume(const struct api_view *view, const struct view_place *place, Director__Result *result)
 {
     const struct tree_volume *volume = place->volume;
@@ -207,11 +253,13 @@ static void status_volume(const struct api_view *view, const struct view_place *
                          text_get(&text), owner ? "  owner" : "");
         text_done(&text);
     }
+    status_tasks(view, volume, result);
     const struct tree_target *target = tree_volume_export(view->tree, volume->id, &lun);
     if (target)
         view_result_line(result, "exported as %s lun %u, %u sessions", target->iqn, lun, view_session_count(view, target->iqn));
     else if (judgement.health != VIEW_SUSPENDED)
         view_result_line(result, "next: let initiators reach it: director /volumes/%s export", volume->name);
+    ways_out(view, volume, &judgement, result);
 }
 
 struct status_children {

@@ -177,7 +177,8 @@ static void task_figures(const struct api_view *view, const struct view_place *p
         return;
     }
     figures->state = check->waiting ? "waiting" : "running";
-    figures->words = check->waiting ? "for a resync to end, or a node to return" : check->words;
+    text_add(words, check->waiting ? "for a resync to end, or a node to return" : check->words); /* the judgement goes */
+    figures->words = text_get(words);
     figures->done_bytes = check->position;
     figures->total_bytes = check->total_bytes;
     figures->bytes_per_second = check->bytes_per_second;

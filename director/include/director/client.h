@@ -2,7 +2,7 @@
  *
  * A handle is one connection to the agent of one node; every agent gives the same answers. All calls wait for their
  * answer up to the handle's timeout. The cluster is a tree of objects: /nodes/N, /nodes/N/stores/S, /volumes/V,
- * /volumes/V/replicas/N, /targets/IQN, /targets/IQN/luns/L, /plugins/P. An object has a kind, a one-line summary and
+ * /volumes/V/replicas/N, /targets/IQN, /targets/IQN/luns/L, /plugins/P, /tasks/K, /events/I. An object has a kind, a one-line summary and
  * properties; all values are text (sizes as "10G", booleans as "yes" and "no").
  *
  * Errors: functions return 0 or a negative errno; director_error() then has one sentence for a person. -ENOENT: no such
