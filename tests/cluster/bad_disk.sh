@@ -5,21 +5,36 @@
 # shellcheck source=tests/cluster/lib.sh
 . "$(dirname "$0")/lib.sh"
 begin_cluster 3 --faults
-volume_make 64M 2
-mapfile -t members < <(volume_members n1 "$VOLUME")
-witness=$(nodes_all | grep -vxF -f <(printf '%s\n' "${members[@]}"))
 owner_is() { [ "$(volume_owner "$witness" "$VOLUME")" = "$1" ]; }
 out() { ! volume_in_sync "$witness" "$VOLUME" | grep -qx "$1"; }
 in_sync() { volume_is_in_sync "$witness" "$VOLUME"; }
+acknowledges_more() { [ "$(io_writes)" -gt "$1" ]; }
 log_of() { printf '%s/nodes/%s/log/agent.log' "$DIR" "$1"; }
 # said NODE PATTERN: its log has it, since the last `forget NODE`.
 said() { grep -qE "$2" "$(log_of "$1")"; }
+not_said() { ! said "$1" "$2"; }
 forget() { : >"$(log_of "$1")"; }
 roles() { OWNER=$(volume_owner "$witness" "$VOLUME"); replica=$(printf '%s\n' "${members[@]}" | grep -vx "$OWNER"); }
-eventually 10 "both replicas are in sync" in_sync
-roles
-io_start --seconds 120 --rate 2000 -- "${members[@]}" "$witness"
-io_under_way
+# use NAME: a volume of its own for each part, since who is thrown out often is let in late (21).
+use() {
+    VOLUME=$1
+    volume_make 64M 2
+    mapfile -t members < <(volume_members n1 "$VOLUME")
+    witness=$(nodes_all | grep -vxF -f <(printf '%s\n' "${members[@]}"))
+    eventually 10 "both replicas are in sync" in_sync
+    on n1 "/volumes/$VOLUME" set slow=1s >/dev/null || fail "slow cannot be set"
+    roles
+    io_start --seconds 120 --rate 2000 -- n1 n2 n3
+    io_under_way
+}
+# judge: what the initiator found; and all replicas are equal.
+judge() {
+    io_stop
+    io_verified
+    say "    longest gap in acknowledged I/O: $IO_GAP_MS ms"
+    eventually 5 "the replicas are equal byte by byte" replicas_equal "$VOLUME"
+}
+use vol1
 
 say "-- 10: write errors"
 tb fault "$replica" 'error operations=write count=1'
@@ -50,14 +65,25 @@ expect "nor for bad checksums" in_sync
 tb fault "$OWNER"
 
 say "-- 31: a slow disk, a disk that hangs"
+roles
 tb fault "$replica" 'delay write_ms=60'
 sleep 1
 expect "a disk that is a bit slow stays" in_sync
 tb fault "$replica" 'delay ms=86400000'
-eventually 15 "a disk that hangs goes out" out "$replica"
+eventually 4 "a disk that hangs goes out" out "$replica"
 tb fault "$replica"
 eventually 20 "... and comes back" in_sync
+roles
+tb fault "$OWNER" 'delay ms=86400000'
+eventually 5 "when the owner's own disk hangs, another node takes over" owner_is "$replica"
+now=$(io_writes)
+# What the hung disk holds is answered late: an initiator goes on when it has given those commands up (10 s).
+eventually 15 "... and I/O goes on" acknowledges_more $((now + 50))
+tb fault "$OWNER"
+eventually 20 "... and it comes back" in_sync
+judge
 
+use vol2
 say "-- 15: a sync that fails"
 roles
 forget "$replica"
@@ -76,12 +102,16 @@ forget "$OWNER"
 tb fault "$OWNER" 'sync EIO state.db'
 on "$witness" /volumes create pending size=4M replicas=1 >/dev/null 2>&1 || true
 eventually 10 "a node whose state cannot be made durable steps out" said "$OWNER" 'steps out of the cluster'
+eventually 10 "... the others go on without it" cluster_sees 2 "$witness" "$replica"
 eventually 10 "... and the volume is served elsewhere" owner_is "$replica"
 tb fault "$OWNER"
 tb kill "$OWNER" agent
 tb start "$OWNER" >/dev/null
 eventually 25 "started anew on a good disk it comes back" in_sync
 
+judge
+
+use vol3
 say "-- 12 and 13: metadata damaged while the node is off"
 uuid=$(prop "$witness" "/volumes/$VOLUME" uuid)
 metadata_of() { find "$DIR/nodes/$1/state" -name "$uuid.meta"; }
@@ -92,10 +122,7 @@ damage() {
     shift
     for slot in "$@"; do printf 'torn' | dd of="$file" bs=1 seek=$((slot * 4096 + 30)) conv=notrunc status=none; done
 }
-roles
-SIZE=67108864
 copied_since() { COPIED=$(($(volume_resynced "$OWNER" "$VOLUME") - $1)); }
-copied_all() { copied_since "$1" && [ "$COPIED" -ge "$SIZE" ]; }
 for slots in 0 1 '0 1'; do
     tb kill "$replica" power
     eventually 15 "$replica is off" out "$replica"
@@ -106,13 +133,13 @@ for slots in 0 1 '0 1'; do
     tb start "$replica" >/dev/null
     eventually 30 "with header slot $slots damaged it comes back" in_sync
     if [ "$slots" = '0 1' ]; then
-        eventually 3 "... as a blank one, copied in full" copied_all "$before"
-        expect "... and said so" said "$replica" 'is made anew'
-    else
+        expect "... as a blank one" said "$replica" 'is made anew'
         copied_since "$before"
-        [ "$COPIED" -lt "$SIZE" ] || fail "all of it was copied for one damaged slot"
-        ok "... with its marks: $COPIED bytes copied"
+        say "    $COPIED bytes copied: the old ones are compared by digests"
+    else
+        expect "... and is no blank one" not_said "$replica" 'is made anew'
+        copied_since "$before"
+        say "    $COPIED bytes copied, by its marks"
     fi
 done
-io_stop
-io_verified
+judge

@@ -8,11 +8,10 @@ away=$(volume_members n1 "$VOLUME" | grep -vx "$OWNER")
 
 write() { tb exec client -- timeout 60 qemu-io -f raw -c "write -P $1 $2 $3" "$(url "$OWNER")" >"$OUT/qemu-io" 2>&1; }
 expect "64 MiB are written to both replicas" write 0x11 0 64M
-# What was written just before a node dies is in doubt on it, and is copied too: writing stops for longer than the marks of
-# writes under way are kept (5 s, cleared together at times), so that only what changes from here on is to be copied.
-now_ms since
-writing_is_long_over() { local now; now_ms now; [ $((now - since)) -ge 12000 ]; }
-wait_for 20 writing_is_long_over
+# What was written just before a node dies is in doubt on it, and is copied too: so writing is long over first, as the marks of
+# writes under way say, and only what changes from here on is to be copied.
+marks_gone() { [ "$(prop n1 "/volumes/$VOLUME/replicas/$1" intent_marks)" = 0 ]; }
+for node in $(volume_members n1 "$VOLUME"); do eventually 20 "no marks of writes under way are left on $node" marks_gone "$node"; done
 tb kill "$away" power
 expect "4 MiB are written while $away is off" write 0x22 8M 4M
 expect "and 1 MiB elsewhere" write 0x33 200M 1M
