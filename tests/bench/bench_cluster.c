@@ -136,8 +136,8 @@ static void node_open(struct bench_cluster *c)
     bench_must(uv_loop_init(&c->loop), "loop");
     struct block_device *data = bench_data_open(c, folder);
     bool last = c->index + 1 == c->options.replicas;
-    if (c->options.foreign)
-        bench_fill_stamped(&c->loop, data, FOREIGN_STAMP, last ? FOREIGN_EVERY : 0);
+    if (c->options.foreign || c->options.filled)
+        bench_fill_stamped(&c->loop, data, FOREIGN_STAMP, c->options.foreign && last ? FOREIGN_EVERY : 0);
     struct mirror_replica_identity identity = {.volume = VOLUME, .volume_uuid = {{VOLUME}}, .size_bytes = c->options.size_bytes,
                                                .replica_index = c->index, .incarnation = c->config.replicas[c->index].incarnation};
     for (unsigned k = 0; k < MIRROR_REPLICAS_MAX; k++)

@@ -1,6 +1,7 @@
 /* replicated_bench NAME STORE FOLDER PLUGINS REPLICAS SIZE_MIB SECONDS WORKLOADS
  * One replicated volume, or with REPLICAS 0 the data device alone (the unreplicated path), under each workload in turn.
- * NAME may end in options of the volume: +wb (write-back), +verified (verified reads).
+ * NAME may end in options of the volume: +wb (write-back), +verified (verified reads), +cold (its
+ * regions have no intent bits at first: for one workload with SIZE_MIB large enough that most writes meet a new region).
  * STORE: ram, or anything else for the file plugin in FOLDER. Prints "NAME STORE REPLICAS" and the meter's figures. */
 #include "tests/bench/bench_cluster.h"
 #include "tests/bench/bench_load.h"
@@ -40,6 +41,7 @@ int main(int argc, char **argv)
                                             .size_bytes = (uint64_t)atoi(argv[6]) << 20};
     options.policy.write_back = strstr(argv[1], "+wb");
     options.policy.verified_reads = strstr(argv[1], "+verified");
+    options.filled = strstr(argv[1], "+cold");
     (void)snprintf(bench.prefix, sizeof(bench.prefix), "%s %s %u", argv[1], argv[2], MAX(options.replicas, 1u));
     bench.seconds = atof(argv[7]);
     bench.processes = MAX(options.replicas, 1u);
@@ -54,7 +56,8 @@ int main(int argc, char **argv)
         bench_cluster_wait_serving(&cluster);
         bench.device = mirror_device_block(cluster.device);
     }
-    bench_fill(&cluster.loop, bench.device);
+    if (!options.filled)
+        bench_fill(&cluster.loop, bench.device);
     bench_workloads(argv[8], run, &bench);
     if (options.replicas)
         bench_cluster_end(&cluster);
