@@ -18,7 +18,7 @@ struct fault_rule {
 
 static const char *layer_filter(unsigned layer)
 {
-    return layer == 0 ? "delay" : "error";
+    return layer == 0 ? "volatile" : layer == 1 ? "delay" : "error";
 }
 
 static const struct director_plugin *filter_find(struct engine *engine, const char *name, struct error *error)
@@ -47,7 +47,7 @@ static int rule_parse(char *line, struct fault_rule *ret_rule, struct error *err
             continue;
         }
         if (!rule.filter || count == FAULT_OPTIONS_MAX)
-            return error_set(error, -EINVAL, "a rule is [volume=NAME] delay|error NAME=VALUE ..., at most %u of them",
+            return error_set(error, -EINVAL, "a rule is [volume=NAME] volatile|delay|error NAME=VALUE ..., at most %u of them",
                              FAULT_OPTIONS_MAX);
         rule.options[count++] = (struct director_option){word, value};
     }
@@ -97,7 +97,7 @@ static int text_apply(struct engine *engine, struct engine_unit *unit, const cha
         while (layer < ENGINE_FAULT_LAYERS && (strcmp(layer_filter(layer), rule.filter) || (unit && set[layer])))
             layer++;
         if (layer == ENGINE_FAULT_LAYERS)
-            return error_set(error, -EINVAL, "no filter \"%s\" is left: there are one delay and %u error", rule.filter,
+            return error_set(error, -EINVAL, "no filter \"%s\" is left: there are one volatile, one delay and %u error", rule.filter,
                              ENGINE_FAULT_ERRORS);
         result = layer_set(engine, rule.filter, unit ? unit->faults.layers[layer] : NULL, &rule, error);
         if (result < 0)

@@ -1,14 +1,15 @@
-/* Fault injection, for tests: `directord --faults FILE` puts the filters `delay` and `error` under the data device of every
+/* Fault injection, for tests: `directord --faults FILE` puts the filters `volatile`, `delay` and `error` under the data device of every
  * replica on this node and keeps them as FILE says, also while I/O is under way. Without the option nothing of this exists.
  *
  * FILE, read again when it changed (looked at every 50 ms); missing or empty: no faults. One rule a line:
  *
+ *     [volume=NAME] volatile on=yes
  *     [volume=NAME] delay write_ms=500
  *     [volume=NAME] error operations=write,zeroes status=EIO count=1
  *     # a comment
  *
- * The words after the filter's name are its parameters (plugins/delay/delay.md, plugins/error/error.md). A volume has one delay,
- * below, and ENGINE_FAULT_ERRORS error filters; the n-th rule for error is that of the n-th filter. What no rule names is neutral.
+ * The words after the filter's name are its parameters (plugins/volatile/volatile.md, delay/delay.md, error/error.md). A volume has one
+ * volatile, lowest, one delay and ENGINE_FAULT_ERRORS error filters; the n-th rule for error is that of the n-th filter. What no rule names is neutral.
  * When the file was put in force the log has one line with its text; a line that no filter understands
  * is told there, and the file changes nothing.
  *
@@ -20,7 +21,7 @@
 #include <uv.h>
 
 #define ENGINE_FAULT_ERRORS 3u
-#define ENGINE_FAULT_LAYERS (1u + ENGINE_FAULT_ERRORS)
+#define ENGINE_FAULT_LAYERS (2u + ENGINE_FAULT_ERRORS)
 #define ENGINE_FAULT_BYTES  4096u
 
 struct engine_unit;

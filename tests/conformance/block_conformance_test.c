@@ -114,6 +114,13 @@ int main(int argc, char **argv)
     failures += run("error on delay on ram",
                     &(struct stack){.backstore = ram, .path = "r", .filter_count = 2, .filters = {{delay, {{0}}}, {fault, {{0}}}}});
 
+    const struct director_plugin *cache = find(DIRECTOR_PLUGIN_FILTER, "volatile");
+    failures += run("volatile on ram",
+                    &(struct stack){.backstore = ram, .path = "r", .filter_count = 1, .filters = {{cache, {{"on", "yes"}}}}});
+    failures += run("small volatile on delay on ram with blocks of 512",
+                    &(struct stack){.backstore = ram, .path = "r", .options = {{"block", "512"}}, .filter_count = 2,
+                                    .filters = {{delay, {{"ms", "1"}}}, {cache, {{"on", "yes"}, {"size", "64K"}}}}});
+
     const char *folders[] = {argv[2], "/dev/shm"};
     static const char *const directs[] = {"auto", "no"};
     static const char *const blocks[] = {"4096", "512"};

@@ -1,4 +1,4 @@
-/* What delay and error do beyond passing on. PLUGINS: the folder of plugins. */
+/* What delay, error and volatile do beyond passing on. PLUGINS: the folder of plugins. */
 #include "director/base/common.h"
 #include "plugins/loader/loader.h"
 #include "tests/conformance/block_sync.h"
@@ -11,7 +11,7 @@
 
 static uv_loop_t loop;
 static struct plugin_loader *loader;
-static const struct director_plugin *ram, *delay, *fault;
+static const struct director_plugin *ram, *delay, *fault, *cache;
 static struct block_device *lower;
 static uint8_t buffer[8192];
 
@@ -25,7 +25,8 @@ static int group_setup(void **state)
     ram = plugin_loader_find(loader, DIRECTOR_PLUGIN_BACKSTORE, "ram", &error);
     delay = plugin_loader_find(loader, DIRECTOR_PLUGIN_FILTER, "delay", &error);
     fault = plugin_loader_find(loader, DIRECTOR_PLUGIN_FILTER, "error", &error);
-    return ram && delay && fault ? 0 : -1;
+    cache = plugin_loader_find(loader, DIRECTOR_PLUGIN_FILTER, "volatile", &error);
+    return ram && delay && fault && cache ? 0 : -1;
 }
 
 static int group_teardown(void **state)
@@ -198,6 +199,52 @@ static void error_may_come_after_the_work_is_done(void **state)
     block_sync_close(&loop, device);
 }
 
+/* What a power cut would leave: block 0 of the device below. */
+static uint8_t below(void)
+{
+    uint8_t block[4096];
+    assert_int_equal(block_sync_read(&loop, lower, 0, block, sizeof(block)), 0);
+    return block[0];
+}
+
+static void volatile_writes_reach_the_device_with_a_flush(void **state)
+{
+    (void)state;
+    struct block_device *device = stacked(cache, (struct director_option[]){{"on", "yes"}, {NULL, NULL}});
+    memset(buffer, 0x11, sizeof(buffer));
+    assert_int_equal(WRITE(device, 0), 0);
+    assert_int_equal(below(), 0);
+    memset(buffer, 0, sizeof(buffer));
+    assert_int_equal(READ(device, 0), 0);
+    assert_int_equal(buffer[0], 0x11); /* but they are read back */
+    assert_int_equal(block_sync_flush(&loop, device), 0);
+    assert_int_equal(below(), 0x11);
+    block_sync_close(&loop, device);
+}
+
+static void volatile_fua_goes_down_at_once_and_takes_nothing_back(void **state)
+{
+    (void)state;
+    struct block_device *device = stacked(cache, (struct director_option[]){{"on", "yes"}, {NULL, NULL}});
+    memset(buffer, 0x11, sizeof(buffer));
+    assert_int_equal(WRITE(device, 0), 0);
+    memset(buffer, 0x22, sizeof(buffer));
+    assert_int_equal(block_sync_write(&loop, device, 0, buffer, 4096, BLOCK_FUA), 0);
+    assert_int_equal(below(), 0x22);
+    assert_int_equal(block_sync_flush(&loop, device), 0);
+    assert_int_equal(below(), 0x22);
+    memset(buffer, 0x33, sizeof(buffer));
+    assert_int_equal(WRITE(device, 0), 0);
+    assert_int_equal(block_sync_plain(&loop, device, BLOCK_WRITE_ZEROES, 0, 4096, 0), 0);
+    assert_int_equal(READ(device, 0), 0);
+    assert_int_equal(buffer[0], 0);
+    assert_int_equal(configure(cache, device, "on", "no"), 0);
+    memset(buffer, 0x44, sizeof(buffer));
+    assert_int_equal(WRITE(device, 0), 0);
+    assert_int_equal(below(), 0x44);
+    block_sync_close(&loop, device);
+}
+
 static void ram_keeps_its_promises_about_places(void **state)
 {
     (void)state;
@@ -224,6 +271,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(error_hits_only_its_kind_and_range, setup, teardown),
         cmocka_unit_test_setup_teardown(error_hits_every_nth_and_so_many_times, setup, teardown),
         cmocka_unit_test_setup_teardown(error_may_come_after_the_work_is_done, setup, teardown),
+        cmocka_unit_test_setup_teardown(volatile_writes_reach_the_device_with_a_flush, setup, teardown),
+        cmocka_unit_test_setup_teardown(volatile_fua_goes_down_at_once_and_takes_nothing_back, setup, teardown),
         cmocka_unit_test_setup_teardown(ram_keeps_its_promises_about_places, setup, teardown),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
