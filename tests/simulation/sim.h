@@ -7,6 +7,7 @@
  *     sim_data, sim_history   see there          sim_link     data links with heartbeats, control heartbeats
  *     sim_disk   log and replica disks           sim_control  log, tree, planner of a node
  *     sim_node   start, crash, pause; clocks     sim_unit     mirror and replica of a volume on a node
+ *     sim_mix    how bad a run is                sim_operator what clients and operators ask an agent for
  *     sim_client reads and writes                sim_check    what must hold over all nodes
  *     sim_nemesis random faults                  sim_cluster  making, forming, healing, settling */
 #ifndef DIRECTOR_TESTS_SIM_H
@@ -59,7 +60,8 @@ enum sim_fault {
     SIM_FAULT_WIRE = 1u << 10,   /* flipped bits, connections reset */
     SIM_FAULT_WALL = 1u << 11,   /* wall clocks jump */
     SIM_FAULT_LOSE = 1u << 12,   /* the disk of a node that is down and out of sync is replaced by an empty one */
-    SIM_FAULT_ALL = (1u << 13) - 1,
+    SIM_FAULT_PLACES = 1u << 13, /* operators: replicas removed and added, policies, online checks */
+    SIM_FAULT_ALL = (1u << 14) - 1,
 };
 
 /* How bad a run is: chances are of ten thousand. */
@@ -78,6 +80,7 @@ struct sim_mix {
     unsigned hot, hot_blocks;
     unsigned client_us;
     int drift_ppm;            /* clocks run up to so much faster or slower */
+    uint32_t policies;        /* POLICY_ bits that operators set */
 };
 /* What every run had before runs differed. */
 void sim_mix_default(struct sim_mix *mix);
@@ -146,6 +149,7 @@ void sim_link_start(struct sim_node *node); /* heartbeats of a process */
 void sim_link_send(struct sim_node *from, unsigned to, const struct mirror_effect *send);
 /* VOLUME_UP of agent/node/engine.c. */
 void sim_link_announce(struct sim_node *from, unsigned to, unsigned volume, bool ask);
+void sim_link_part(struct sim_node *from, unsigned to, unsigned volume); /* VOLUME_DOWN */
 
 /* ---- disks ------------------------------------------------------------------------------------------------------------ */
 
@@ -250,6 +254,17 @@ bool sim_control_change(struct sim_node *node);
 void sim_control_question(struct sim_node *node);
 bool sim_control_promote(struct sim_node *node, unsigned volume, uint16_t owner, uint32_t isr);
 bool sim_control_isr(struct sim_node *node, unsigned volume, uint32_t isr); /* VolumeIsr of the version it knows */
+void sim_control_propose_isr(struct sim_node *node, uint64_t volume, uint64_t epoch, uint64_t version, uint32_t isr);
+void sim_node_info(const struct sim_node *node, Director__NodeInfo *info, char name[16]);
+/* What an operator wishes: proposed by this node's agent for the volume as its tree has it. fields: POLICY_ bits of
+ * director.proto. nodeid 0: placed by the tree. */
+bool sim_operator_policy(struct sim_node *node, unsigned volume, uint32_t fields, const struct tree_policy *wanted);
+bool sim_operator_add(struct sim_node *node, unsigned volume, uint16_t nodeid);
+bool sim_operator_remove(struct sim_node *node, unsigned volume, uint16_t nodeid);
+bool sim_operator_force(struct sim_node *node, unsigned volume, uint16_t nodeid);
+bool sim_operator_discard(struct sim_node *node, unsigned volume, uint16_t nodeid);
+/* Begin an online check at this node, in its I/O thread. False: it is not the owner, or one is running. */
+bool sim_operator_check(struct sim_node *node, unsigned volume, enum mirror_check_kind kind, bool repair);
 void sim_control_add_node(struct sim_node *node, const struct sim_node *added);
 void sim_control_create_volume(struct sim_node *node, unsigned volume);
 void sim_control_alive(struct sim_node *node, struct failover_nodes *ret_alive);
@@ -275,6 +290,8 @@ struct sim_unit {
     struct tree_volume config;
     int replica;
     bool opening;
+    bool closing;            /* what is under way on the disk is awaited */
+    int place;               /* of the files that are open */
     struct mirror *mirror;   /* NULL: not open */
     struct replica *core;
     uint32_t linked;         /* bit: node place */
@@ -291,6 +308,7 @@ void sim_unit_node_dead(struct sim_node *node, uint16_t nodeid, uint64_t boot);
 void sim_unit_link_up(struct sim_node *node, unsigned peer, uint64_t boot);
 void sim_unit_link_down(struct sim_node *node, unsigned peer);
 void sim_unit_announced(struct sim_node *node, unsigned peer, unsigned volume, bool ask);
+void sim_unit_parted(struct sim_node *node, unsigned peer, unsigned volume); /* VOLUME_DOWN */
 void sim_unit_step_mirror(struct sim_node *node, unsigned volume, struct mirror_event *event);
 void sim_unit_step_replica(struct sim_node *node, unsigned volume, struct mirror_event *event);
 void sim_unit_crash(struct sim_node *node, bool power);
@@ -410,6 +428,9 @@ void sim_settle(struct sim *sim, uint64_t ms);
 /* The node places of the volume's committed owner, and the newest tree there is (of the most advanced running node). */
 const struct tree *sim_tree(struct sim *sim);
 const struct tree_volume *sim_volume(struct sim *sim, unsigned volume);
+/* Where replica k of it is; NULL: the place is empty, or held after a last resort. */
+struct sim_node *sim_replica(struct sim *sim, const struct tree_volume *v, unsigned k);
+uint32_t sim_places(const struct tree_volume *v); /* those that are neither */
 struct sim_node *sim_owner(struct sim *sim, unsigned volume);
 struct sim_node *sim_sequencer(struct sim *sim);
 void sim_isolate(struct sim *sim, unsigned place, bool cut);

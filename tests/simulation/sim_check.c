@@ -88,13 +88,15 @@ void sim_check_acknowledged(struct sim_node *node, size_t count, const char *whe
 static void check_replicas(struct sim *sim, unsigned volume)
 {
     const struct tree_volume *v = sim_volume(sim, volume);
-    for (unsigned k = 1; k < v->replica_count; k++) {
-        const struct sim_disk *a = &sim->nodes[v->replicas[0].nodeid - 1].disks[volume];
-        const struct sim_disk *b = &sim->nodes[v->replicas[k].nodeid - 1].disks[volume];
-        for (uint32_t block = 0; block < SIM_BLOCKS; block++)
+    const struct sim_node *first = NULL;
+    for (unsigned k = 0; k < v->replica_count; k++) {
+        const struct sim_node *node = sim_replica(sim, v, k);
+        const struct sim_disk *a = first ? &first->disks[volume] : NULL, *b = node ? &node->disks[volume] : NULL;
+        first = first ? first : node;
+        for (uint32_t block = 0; block < SIM_BLOCKS && a && b; block++)
             if (a->blocks[block] != b->blocks[block]) {
                 sim_violate(&sim->world, "%s block %u differs: %u on node %u, %u on node %u", v->name, block, a->blocks[block],
-                            v->replicas[0].nodeid, b->blocks[block], v->replicas[k].nodeid);
+                            first->nodeid, b->blocks[block], node->nodeid);
                 return;
             }
     }

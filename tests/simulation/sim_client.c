@@ -63,7 +63,7 @@ static void submit(struct sim_node *node, uint64_t argument)
 {
     struct sim_op *op = (struct sim_op *)(uintptr_t)argument;
     struct mirror_event event = {.type = MIRROR_EVENT_REQUEST, .request = &op->request};
-    if (!node->units[op->volume].mirror) {
+    if (!node->units[op->volume].mirror || node->units[op->volume].closing) {
         op->status = SIM_UNKNOWN;
         sim_client_finish(node, &op->request, -19);
         return;

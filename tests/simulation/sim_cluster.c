@@ -33,6 +33,20 @@ const struct tree_volume *sim_volume(struct sim *sim, unsigned volume)
     return tree ? tree_volume_by_name(tree, name) : NULL;
 }
 
+struct sim_node *sim_replica(struct sim *sim, const struct tree_volume *v, unsigned k)
+{
+    bool there = k < v->replica_count && v->replicas[k].nodeid && !v->replicas[k].held;
+    return there ? &sim->nodes[v->replicas[k].nodeid - 1] : NULL;
+}
+
+uint32_t sim_places(const struct tree_volume *v)
+{
+    uint32_t places = 0;
+    for (unsigned k = 0; k < v->replica_count; k++)
+        places |= v->replicas[k].nodeid && !v->replicas[k].held ? 1u << k : 0;
+    return places;
+}
+
 struct sim_node *sim_owner(struct sim *sim, unsigned volume)
 {
     const struct tree_volume *v = sim_volume(sim, volume);

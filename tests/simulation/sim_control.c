@@ -100,116 +100,6 @@ static void proposals_tick(struct sim_node *node)
     }
 }
 
-bool sim_control_change(struct sim_node *node)
-{
-    Director__Command command = DIRECTOR__COMMAND__INIT;
-    Director__TargetCreate create = DIRECTOR__TARGET_CREATE__INIT;
-    char iqn[64];
-    uint32_t value = ++node->sim->next_change;
-    (void)snprintf(iqn, sizeof(iqn), "iqn.2026-01.org.director:%u", value);
-    create.iqn = iqn;
-    command.body_case = DIRECTOR__COMMAND__BODY_TARGET_CREATE;
-    command.target_create = &create;
-    return sim_control_propose(node, &command, RSM_CHANGE_NONE, 0, SIM_PROPOSE_CLIENT, value);
-}
-
-bool sim_control_promote(struct sim_node *node, unsigned volume, uint16_t owner, uint32_t isr)
-{
-    char name[16];
-    sim_volume_name(volume, name);
-    const struct tree_volume *v = tree_volume_by_name(node->control.tree, name);
-    Director__Command command = DIRECTOR__COMMAND__INIT;
-    Director__VolumePromote promote = DIRECTOR__VOLUME_PROMOTE__INIT;
-    if (!v)
-        return false;
-    if (node->sim->options.sim_bugs & SIM_BUG_OWN_EPOCH) {
-        struct tree_volume early = *v;
-        early.epoch++;
-        early.isr_version++;
-        early.owner = owner;
-        early.isr = isr;
-        sim_unit_put(node, volume, &early);
-    }
-    promote.volume = v->id;
-    promote.expect_epoch = v->epoch;
-    promote.owner = owner;
-    promote.isr = isr;
-    command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_PROMOTE;
-    command.volume_promote = &promote;
-    return sim_control_propose(node, &command, RSM_CHANGE_NONE, 0, SIM_PROPOSE_PLAN, 0);
-}
-
-static void propose_isr(struct sim_node *node, uint64_t volume, uint64_t epoch, uint64_t version, uint32_t isr)
-{
-    Director__Command command = DIRECTOR__COMMAND__INIT;
-    Director__VolumeIsr change = DIRECTOR__VOLUME_ISR__INIT;
-    change.volume = volume;
-    change.expect_epoch = epoch;
-    change.expect_version = version;
-    change.isr = isr;
-    command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_ISR;
-    command.volume_isr = &change;
-    (void)sim_control_propose(node, &command, RSM_CHANGE_NONE, 0, SIM_PROPOSE_PLAN, 0);
-}
-
-bool sim_control_isr(struct sim_node *node, unsigned volume, uint32_t isr)
-{
-    char name[16];
-    sim_volume_name(volume, name);
-    const struct tree_volume *v = tree_volume_by_name(node->control.tree, name);
-    if (v)
-        propose_isr(node, v->id, v->epoch, v->isr_version, isr);
-    return v != NULL;
-}
-
-static void node_info(const struct sim_node *node, Director__NodeInfo *info, char name[16])
-{
-    director__node_info__init(info);
-    (void)snprintf(name, 16, "node%u", node->nodeid);
-    info->uuid.data = (uint8_t *)node->uuid.bytes;
-    info->uuid.len = sizeof(node->uuid);
-    info->nodeid = node->nodeid;
-    info->name = info->address = name;
-    info->boot = node->boot;
-    info->version_max = 1;
-}
-
-void sim_control_add_node(struct sim_node *node, const struct sim_node *added)
-{
-    Director__Command command = DIRECTOR__COMMAND__INIT;
-    Director__NodeAdd add = DIRECTOR__NODE_ADD__INIT;
-    Director__NodeInfo info;
-    char name[16];
-    node_info(added, &info, name);
-    add.node = &info;
-    command.body_case = DIRECTOR__COMMAND__BODY_NODE_ADD;
-    command.node_add = &add;
-    (void)sim_control_propose(node, &command, RSM_CHANGE_NONE, 0, SIM_PROPOSE_PLAN, 0);
-}
-
-void sim_control_create_volume(struct sim_node *node, unsigned volume)
-{
-    Director__Command command = DIRECTOR__COMMAND__INIT;
-    Director__VolumeCreate create = DIRECTOR__VOLUME_CREATE__INIT;
-    uint64_t incarnations[TREE_REPLICAS_MAX];
-    struct uuid uuid = {.bytes = {[15] = (uint8_t)(volume + 1)}};
-    char name[16];
-    sim_volume_name(volume, name);
-    for (unsigned i = 0; i < TREE_REPLICAS_MAX; i++)
-        incarnations[i] = ++node->sim->next_incarnation;
-    create.name = name;
-    create.uuid.data = uuid.bytes;
-    create.uuid.len = sizeof(uuid);
-    create.size = SIM_VOLUME_BYTES;
-    create.replicas = node->sim->options.replicas;
-    create.block_size = SIM_BLOCK_BYTES;
-    create.n_incarnations = TREE_REPLICAS_MAX;
-    create.incarnations = incarnations;
-    command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_CREATE;
-    command.volume_create = &create;
-    (void)sim_control_propose(node, &command, RSM_CHANGE_NONE, 0, SIM_PROPOSE_PLAN, 0);
-}
-
 void sim_control_question(struct sim_node *node)
 {
     struct sim_control *c = &node->control;
@@ -269,7 +159,7 @@ void sim_control_ask_isr(struct sim_node *node, unsigned place, uint64_t epoch, 
     if (answer.action == FAILOVER_PROMOTE)
         (void)sim_control_promote(node, place, answer.owner, answer.isr);
     else
-        propose_isr(node, volume->id, epoch, version, answer.isr);
+        sim_control_propose_isr(node, volume->id, epoch, version, answer.isr);
 }
 
 void sim_control_blank(struct sim_node *node, unsigned place, unsigned replica, uint64_t incarnation)
@@ -295,7 +185,6 @@ static void plan_force(struct sim_node *node, const struct failover_nodes *alive
     struct sim_control *c = &node->control;
     for (size_t i = 0; i < tree_volume_count(c->tree); i++) {
         const struct tree_volume *v = tree_volume_at(c->tree, i);
-        uint64_t incarnations[TREE_REPLICAS_MAX];
         uint16_t any = 0;
         bool in_sync = false;
         for (unsigned k = 0; k < v->replica_count; k++) {
@@ -305,19 +194,7 @@ static void plan_force(struct sim_node *node, const struct failover_nodes *alive
         }
         if (in_sync || !any)
             continue;
-        Director__Command command = DIRECTOR__COMMAND__INIT;
-        Director__VolumeForce force = DIRECTOR__VOLUME_FORCE__INIT;
-        for (unsigned k = 0; k < TREE_REPLICAS_MAX; k++)
-            incarnations[k] = ++node->sim->next_incarnation;
-        force.volume = v->id;
-        force.expect_epoch = v->epoch;
-        force.nodeid = any;
-        force.n_incarnations = TREE_REPLICAS_MAX;
-        force.incarnations = incarnations;
-        force.reason = (char *)"nobody asked";
-        command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_FORCE;
-        command.volume_force = &force;
-        (void)sim_control_propose(node, &command, RSM_CHANGE_NONE, 0, SIM_PROPOSE_PLAN, 0);
+        (void)sim_operator_force(node, (unsigned)sim_volume_place(v->name), any);
         return;
     }
 }
@@ -339,7 +216,7 @@ static void plan_failover(struct sim_node *node)
         if (s->action == FAILOVER_PROMOTE)
             (void)sim_control_promote(node, (unsigned)sim_volume_place(volume->name), s->owner, s->isr);
         else
-            propose_isr(node, s->volume, s->expect_epoch, s->expect_version, s->isr);
+            sim_control_propose_isr(node, s->volume, s->expect_epoch, s->expect_version, s->isr);
     }
 }
 
@@ -382,7 +259,7 @@ static void plan_own(struct sim_node *node)
     if (c->own_busy || !self || !c->current || sim_clock_ms(node) < c->own_retry_ms)
         return;
     if (self->boot != node->boot) {
-        node_info(node, &info, name);
+        sim_node_info(node, &info, name);
         update.node = &info;
         command.body_case = DIRECTOR__COMMAND__BODY_NODE_UPDATE;
         command.node_update = &update;
@@ -433,23 +310,14 @@ static void apply(struct sim_node *node, const struct rsm_effect *effect)
     c->applied = effect->index;
     sim_check_applied(node, effect->index, effect->data, effect->size);
     if (status == 0 && !result.duplicate) {
-        switch (command->body_case) {
-        case DIRECTOR__COMMAND__BODY_VOLUME_CREATE:
-            id = result.volume;
-            break;
-        case DIRECTOR__COMMAND__BODY_VOLUME_PROMOTE:
+        id = result.volume;
+        if (command->body_case == DIRECTOR__COMMAND__BODY_VOLUME_PROMOTE)
             id = command->volume_promote->volume;
-            break;
-        case DIRECTOR__COMMAND__BODY_VOLUME_ISR:
+        else if (command->body_case == DIRECTOR__COMMAND__BODY_VOLUME_ISR)
             id = command->volume_isr->volume;
-            break;
-        case DIRECTOR__COMMAND__BODY_VOLUME_INCARNATION:
+        else if (command->body_case == DIRECTOR__COMMAND__BODY_VOLUME_INCARNATION)
             id = command->volume_incarnation->volume;
-            break;
-        default:
-            break;
-        }
-        if (id) {
+        if (id && tree_volume_by_id(c->tree, id)) {
             failover_observe(c->failover, tree_volume_by_id(c->tree, id), sim_clock_ms(node));
             push(node, tree_volume_by_id(c->tree, id));
         }

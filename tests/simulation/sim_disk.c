@@ -132,7 +132,7 @@ void sim_disk_recover(struct sim *sim, unsigned volume)
     for (uint32_t block = 0; v && block < SIM_BLOCKS; block++) {
         bool good = false;
         for (unsigned k = 0; k < v->replica_count; k++)
-            good |= v->isr >> k & 1 && !sim->nodes[v->replicas[k].nodeid - 1].disks[volume].states[block];
+            good |= v->isr >> k & 1 && sim_replica(sim, v, k) && !sim_replica(sim, v, k)->disks[volume].states[block];
         for (unsigned i = 0; i < SIM_NODES_MAX && !good; i++)
             sim->nodes[i].disks[volume].states[block] = SIM_BLOCK_GOOD;
     }

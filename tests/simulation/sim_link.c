@@ -10,7 +10,7 @@
 #define HEARTBEAT_CONTROL_US 200000u
 #define SILENCE_US           500000u /* a cut link is noticed; shorter than the mesh's, so that runs can be short */
 
-enum frame_kind { FRAME_VOLUME, FRAME_ANNOUNCE, FRAME_BEAT, FRAME_BEAT_ACK, FRAME_UP, FRAME_DOWN, FRAME_CONTROL_BEAT };
+enum frame_kind { FRAME_VOLUME, FRAME_ANNOUNCE, FRAME_PART, FRAME_BEAT, FRAME_BEAT_ACK, FRAME_UP, FRAME_DOWN, FRAME_CONTROL_BEAT };
 
 struct frame {
     struct sim_event event;
@@ -178,6 +178,13 @@ void sim_link_announce(struct sim_node *from, unsigned to, unsigned volume, bool
     frame->ask = ask;
 }
 
+void sim_link_part(struct sim_node *from, unsigned to, unsigned volume)
+{
+    struct frame *frame = transmit(from, to, FRAME_PART);
+    if (frame)
+        frame->volume = volume;
+}
+
 static void volume_frame(struct sim_node *node, struct frame *frame)
 {
     struct mirror_event event = {.type = MIRROR_EVENT_MESSAGE, .nodeid = (uint16_t)(frame->from + 1)};
@@ -186,7 +193,7 @@ static void volume_frame(struct sim_node *node, struct frame *frame)
     for (unsigned v = 0; v < SIM_VOLUMES_MAX; v++)
         if (node->units[v].known && node->units[v].config.id == volume)
             place = (int)v;
-    if (place < 0 || !node->units[place].mirror)
+    if (place < 0 || !node->units[place].mirror || node->units[place].closing)
         return;
     event.message.header = frame->header;
     event.message.body = frame->body;
@@ -209,7 +216,7 @@ static void heartbeat(struct sim_node *node, struct frame *frame)
     event.time_us = beat ? sim_clock_us(node) : frame->time;
     for (unsigned v = 0; v < SIM_VOLUMES_MAX && node->life == life; v++) {
         struct sim_unit *unit = &node->units[v];
-        if (!unit->mirror || tree_volume_replica_of(&unit->config, event.nodeid) < 0)
+        if (!unit->mirror || unit->closing)
             continue;
         if (beat) /* linked or not: a promise once given binds (I7) */
             sim_unit_step_replica(node, v, &event);
@@ -259,6 +266,9 @@ static void frame_arrives(struct sim_world *world, struct sim_event *event)
         break;
     case FRAME_ANNOUNCE:
         sim_unit_announced(node, frame->from, frame->volume, frame->ask);
+        break;
+    case FRAME_PART:
+        sim_unit_parted(node, frame->from, frame->volume);
         break;
     case FRAME_BEAT:
     case FRAME_BEAT_ACK:

@@ -8,6 +8,9 @@ void sim_mix_default(struct sim_mix *mix)
         .faults = SIM_FAULT_ALL & ~SIM_FAULT_ROT & ~SIM_FAULT_WIRE,
         .mischief = 2500, .heal = 2100, .turn_us = 60000, .crash_between = 3, .disk_error = 3,
         .slow_disk = 300, .slow_frame = 300, .slow_mail = 200,
+        .policies = DIRECTOR__VOLUME_POLICY_FIELD__POLICY_VERIFIED_READS | DIRECTOR__VOLUME_POLICY_FIELD__POLICY_SLOW |
+                    DIRECTOR__VOLUME_POLICY_FIELD__POLICY_IN_SYNC_MIN | DIRECTOR__VOLUME_POLICY_FIELD__POLICY_RESYNC_FLOOR |
+                    DIRECTOR__VOLUME_POLICY_FIELD__POLICY_RESYNC_CAP,
         .reads = 5000, .compares = 2000, .hot = 6000, .hot_blocks = 6, .client_us = 2000,
     };
 }

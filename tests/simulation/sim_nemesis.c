@@ -114,12 +114,48 @@ static void lose(struct sim *sim)
     const struct sim_node *knows = sim_sequencer(sim);
     const struct tree_volume *v = knows && knows->control.current ? sim_volume(sim, volume) : NULL;
     for (unsigned k = 0; v && k < v->replica_count; k++) {
-        struct sim_node *node = &sim->nodes[v->replicas[k].nodeid - 1];
-        if (v->isr >> k & 1 || node->up || !node->disks[volume].meta_there)
+        struct sim_node *node = sim_replica(sim, v, k);
+        if (!node || v->isr >> k & 1 || node->up || !node->disks[volume].meta_there)
             continue;
         SIM_LOG(sim, "nemesis: node %u gets an empty disk for v%u", node->nodeid, volume);
         sim_disk_lose(&node->disks[volume]);
         return;
+    }
+}
+
+/* Operators at work: replicas come and go, policies change, the volume is checked. */
+static void places(struct sim *sim)
+{
+    struct sim_world *world = &sim->world;
+    unsigned volume = (unsigned)sim_random(world, sim->options.volumes);
+    struct sim_node *by = any(sim), *other = any(sim);
+    const struct tree_volume *v = sim_volume(sim, volume);
+    struct tree_policy policy = {.verified_reads = sim_chance(world, 4000), .in_sync_min = (uint8_t)sim_random(world, 3),
+                                 .slow_ms = sim_chance(world, 5000) ? 500 : 0,
+                                 .resync_cap = sim_chance(world, 3000) ? 1u << 20 : 0,
+                                 .resync_floor = sim_chance(world, 3000) ? 1u << 20 : 0};
+    if (!v || !by->up || by->paused || !by->control.rsm)
+        return;
+    switch (sim_random(world, 5)) {
+    case 0:
+        SIM_LOG(sim, "nemesis: node %u wants the replica of v%u on node %u removed", by->nodeid, volume, other->nodeid);
+        (void)sim_operator_remove(by, volume, other->nodeid);
+        break;
+    case 1:
+    case 2:
+        if (tree_volume_replica_of(v, other->nodeid) < 0) {
+            SIM_LOG(sim, "nemesis: node %u wants a replica of v%u on node %u", by->nodeid, volume, other->nodeid);
+            (void)sim_operator_add(by, volume, other->nodeid);
+        }
+        break;
+    case 3:
+        SIM_LOG(sim, "nemesis: v%u: reads %s, in sync %u", volume, policy.verified_reads ? "verified" : "by lease", policy.in_sync_min);
+        (void)sim_operator_policy(by, volume, sim->mix.policies, &policy);
+        break;
+    default:
+        if (sim_owner(sim, volume)->up && !sim_owner(sim, volume)->paused)
+            (void)sim_operator_check(sim_owner(sim, volume), volume,
+                                     sim_chance(world, 5000) ? MIRROR_CHECK_VERIFY : MIRROR_CHECK_SCRUB, sim_chance(world, 5000));
     }
 }
 
@@ -179,6 +215,9 @@ static void mischief_of(struct sim *sim, enum sim_fault fault)
     case SIM_FAULT_LOSE:
         lose(sim);
         break;
+    case SIM_FAULT_PLACES:
+        places(sim);
+        break;
     case SIM_FAULT_ALL:
         break;
     }
@@ -186,7 +225,7 @@ static void mischief_of(struct sim *sim, enum sim_fault fault)
 
 static void mischief(struct sim *sim)
 {
-    static const uint8_t weights[] = {4, 1, 6, 2, 2, 2, 1, 2, 2, 3, 1, 1, 3}; /* by bit of enum sim_fault */
+    static const uint8_t weights[] = {4, 1, 6, 2, 2, 2, 1, 2, 2, 3, 1, 1, 3, 4}; /* by bit of enum sim_fault */
     unsigned sum = 0;
     if (sim_chance(&sim->world, sim->mix.heal)) {
         heal_some(sim);

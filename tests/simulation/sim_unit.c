@@ -223,7 +223,7 @@ void sim_unit_step_replica(struct sim_node *node, unsigned volume, struct mirror
 bool sim_unit_serving(struct sim_node *node, unsigned volume)
 {
     struct mirror_status status;
-    if (!node->up || !node->units[volume].mirror)
+    if (!node->up || !node->units[volume].mirror || node->units[volume].closing)
         return false;
     mirror_get_status(node->units[volume].mirror, sim_clock_us(node), &status);
     return status.state != MIRROR_IDLE;
@@ -256,6 +256,10 @@ static bool make_files(struct sim_node *node, unsigned volume)
     if (checked == 0 && found.sealed_epoch < disk->sealed)
         sim_violate(&node->sim->world, "node %u: its metadata went back from epoch %llu to %llu (I2, I13)", node->nodeid,
                     (unsigned long long)disk->sealed, (unsigned long long)found.sealed_epoch);
+    if (checked == 0 && *recorded == found.incarnation && tree_volume_retired(&unit->config, *recorded)) {
+        disk->meta_there = false; /* removed and added again, or discarded: the bytes stay, nothing trusts them */
+        checked = -ENOENT;
+    }
     if (checked == 0 && disk->data_there) {
         if (found.incarnation != (*recorded ? *recorded : committed)) {
             SIM_LOG(node->sim, "node %u refuses a disk that was not in use last", node->nodeid);
@@ -266,7 +270,7 @@ static bool make_files(struct sim_node *node, unsigned volume)
     }
     bool blank = *recorded || checked != -ENOENT;
     header.incarnation = blank ? ++node->sim->next_incarnation + 1000000 : committed;
-    for (unsigned i = 0; i < unit->config.replica_count && !blank; i++)
+    for (unsigned i = 0; i < unit->config.replica_count && !blank && unit->config.isr >> unit->replica & 1; i++)
         header.dirty_incarnation[i] = unit->config.replicas[i].incarnation;
     if (blank)
         SIM_LOG(node->sim, "node %u makes a blank replica of v%u", node->nodeid, volume);
@@ -280,6 +284,10 @@ static void opened(struct sim_node *node, uint64_t volume)
     struct sim *sim = node->sim;
     struct sim_unit *unit = &node->units[volume];
     uint32_t bugs = sim->options.replication_bugs;
+    if (unit->replica < 0 || unit->config.replicas[unit->replica].held) { /* news came meanwhile */
+        unit->opening = false;
+        return;
+    }
     if (!make_files(node, (unsigned)volume))
         return; /* and again at the next start */
     struct mirror_parameters mirror = {
@@ -296,8 +304,10 @@ static void opened(struct sim_node *node, uint64_t volume)
         return;
     }
     unit->mirror = mirror_new(&mirror);
-    unit->opening = false;
+    unit->opening = unit->closing = false;
+    unit->place = unit->replica;
     unit->linked = 0;
+    unit->blank_told_us = 0;
     for (unsigned peer = 0; peer < SIM_NODES_MAX; peer++)
         if (node->links[peer])
             sim_link_announce(node, peer, (unsigned)volume, true);
@@ -308,7 +318,8 @@ static void opened(struct sim_node *node, uint64_t volume)
 static void blank_check(struct sim_node *node, uint64_t volume)
 {
     struct sim_unit *unit = &node->units[volume];
-    if (!unit->mirror || unit->config.replicas[unit->replica].incarnation == unit->incarnation)
+    if (!unit->mirror || unit->closing || unit->replica < 0 ||
+        unit->config.replicas[unit->replica].incarnation == unit->incarnation)
         return;
     if (unit->blank_told_us && node->sim->world.now_us - unit->blank_told_us < BLANK_RETRY_US)
         return;
@@ -316,22 +327,73 @@ static void blank_check(struct sim_node *node, uint64_t volume)
     sim_node_call(node, SIM_IO, node->sim->world.now_us + BLANK_RETRY_US, blank_check, volume);
 }
 
-static void unit_update(struct sim_node *node, unsigned volume)
+static void closed(struct sim_node *node, uint64_t volume)
+{
+    struct sim_unit *unit = &node->units[volume];
+    if (!unit->closing)
+        return;
+    if (node->disks[volume].writing || node->disks[volume].meta_pages) {
+        sim_node_call(node, SIM_IO, node->sim->world.now_us + 200, closed, volume);
+        return;
+    }
+    mirror_free(unit->mirror);
+    replica_free(unit->core);
+    unit->mirror = NULL;
+    unit->core = NULL;
+    unit->closing = false;
+    unit_update(node, (unsigned)volume);
+}
+
+/* Its requests end, the peers are told, what is under way on the disk is awaited. */
+static void unit_shut(struct sim_node *node, unsigned volume)
+{
+    struct sim_unit *unit = &node->units[volume];
+    struct mirror_config none = {.epoch = unit->config.epoch, .isr_version = UINT64_MAX, .isr = 1, .replica_count = 1};
+    struct mirror_event event = {.type = MIRROR_EVENT_CONFIG, .config = &none};
+    uint64_t life = node->life;
+    SIM_LOG(node->sim, "node %u closes its replica of v%u", node->nodeid, volume);
+    sim_unit_step_mirror(node, volume, &event);
+    if (node->life != life)
+        return;
+    for (unsigned peer = 0; peer < SIM_NODES_MAX; peer++)
+        if (peer != node->place && node->links[peer])
+            sim_link_part(node, peer, volume);
+    unit->closing = true;
+    unit->linked = 0;
+    sim_node_call(node, SIM_IO, node->sim->world.now_us + 200, closed, volume);
+}
+
+/* Do the files stand as is committed? engine_volume.c, unit_follow(). */
+static bool unit_follow(struct sim_node *node, unsigned volume)
 {
     struct sim_unit *unit = &node->units[volume];
     struct sim_world *world = &node->sim->world;
-    bool bug = node->sim->options.sim_bugs & SIM_BUG_PUSH_BEFORE_CURRENT;
-    if (!unit->known || unit->replica < 0 || !(node->authority || bug))
-        return;
-    if (!unit->mirror) {
-        if (!unit->opening)
-            sim_node_call(node, SIM_IO, world->now_us + 500 + sim_random(world, 2000), opened, volume);
-        unit->opening = true;
-        return;
+    const struct tree_replica *mine = unit->replica >= 0 ? &unit->config.replicas[unit->replica] : NULL;
+    if (unit->mirror && !unit->closing &&
+        (!mine || mine->held || unit->place != unit->replica || tree_volume_retired(&unit->config, unit->incarnation)))
+        unit_shut(node, volume);
+    if (unit->mirror)
+        return !unit->closing;
+    if (!mine && node->log.recorded[volume]) { /* removed: its files go */
+        sim_disk_lose(&node->disks[volume]);
+        node->log.recorded[volume] = 0;
     }
+    if (mine && !mine->held && !unit->opening) {
+        unit->opening = true;
+        sim_node_call(node, SIM_IO, world->now_us + 500 + sim_random(world, 2000), opened, volume);
+    }
+    return false;
+}
+
+static void unit_update(struct sim_node *node, unsigned volume)
+{
+    struct sim_unit *unit = &node->units[volume];
+    bool bug = node->sim->options.sim_bugs & SIM_BUG_PUSH_BEFORE_CURRENT;
+    uint64_t life = node->life;
+    if (!unit->known || !(node->authority || bug) || !unit_follow(node, volume) || node->life != life)
+        return;
     struct mirror_config config = volume_config(&unit->config);
     struct mirror_event event = {.type = MIRROR_EVENT_CONFIG, .config = &config};
-    uint64_t life = node->life;
     sim_unit_step_mirror(node, volume, &event);
     if (node->life == life)
         blank_check(node, volume);
@@ -343,7 +405,7 @@ void sim_unit_link_up(struct sim_node *node, unsigned peer, uint64_t boot)
 {
     node->links[peer] = boot;
     for (unsigned v = 0; v < SIM_VOLUMES_MAX; v++)
-        if (node->units[v].mirror)
+        if (node->units[v].mirror && !node->units[v].closing)
             sim_link_announce(node, peer, v, true);
 }
 
@@ -368,13 +430,26 @@ void sim_unit_announced(struct sim_node *node, unsigned peer, unsigned volume, b
     struct sim_unit *unit = &node->units[volume];
     struct mirror_event event = {.type = MIRROR_EVENT_LINK_UP, .nodeid = (uint16_t)(peer + 1), .boot = node->links[peer]};
     uint64_t life = node->life;
-    if (!unit->mirror || !node->links[peer])
+    if (!unit->mirror || unit->closing || !node->links[peer])
         return; /* not open yet: it announces itself when it is */
     if (ask)
         sim_link_announce(node, peer, volume, false);
-    if (unit->linked & 1u << peer || tree_volume_replica_of(&unit->config, event.nodeid) < 0)
+    if (unit->linked & 1u << peer)
         return;
     unit->linked |= 1u << peer;
+    sim_unit_step_replica(node, volume, &event);
+    if (node->life == life)
+        sim_unit_step_mirror(node, volume, &event);
+}
+
+void sim_unit_parted(struct sim_node *node, unsigned peer, unsigned volume)
+{
+    struct mirror_event event = {.type = MIRROR_EVENT_LINK_DOWN, .nodeid = (uint16_t)(peer + 1)};
+    struct sim_unit *unit = &node->units[volume];
+    uint64_t life = node->life;
+    if (!unit->mirror || !(unit->linked & 1u << peer))
+        return;
+    unit->linked &= ~(1u << peer);
     sim_unit_step_replica(node, volume, &event);
     if (node->life == life)
         sim_unit_step_mirror(node, volume, &event);
