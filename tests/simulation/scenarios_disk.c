@@ -194,6 +194,9 @@ void s11_read_error_or_bad_checksum(void **state)
         for (uint32_t block = 0; block + 8 <= SIM_BLOCKS; block += 8)
             must_succeed(sim, sim_client_submit(owner, 0, true, block, turn < 4 ? 1 : 8), 5000); /* right, says the history */
         assert_int_equal(sim_volume(sim, 0)->isr, 7);
+        sim_run(sim, 500);
+        for (uint32_t block = 0; block < SIM_BLOCKS && bad == owner && turn >= 4; block++)
+            assert_int_equal(owner->disks[0].states[block], SIM_BLOCK_GOOD); /* repaired in place */
         sim_node_crash(owner, SIM_CRASH_POWER); /* what was in flight is reconciled by disks with holes */
         wait_epoch(sim, 2, 5000);
         for (uint32_t block = 0; block + 8 <= SIM_BLOCKS; block += 8)
@@ -201,6 +204,50 @@ void s11_read_error_or_bad_checksum(void **state)
         must_succeed(sim, writes(sim_owner(sim, 0), 5), 5000); /* a write makes it good again */
         happy_end(sim);
     }
+}
+
+/* Each block is good somewhere, no larger piece is on any one disk. */
+void s11_two_disks_with_different_holes(void **state)
+{
+    (void)state;
+    for (unsigned turn = 0; turn < 4; turn++) {
+        struct sim *sim = cluster(3, 2, 2);
+        struct sim_node *owner = sim_owner(sim, 0), *member = replica(sim, 1 - replica_of(sim, owner));
+        write_everywhere(sim);
+        sim_run(sim, 2000); /* no intent is left */
+        for (uint32_t block = turn < 2 ? 0 : 16; block < SIM_BLOCKS; block += 2) {
+            sim_disk_spoil(turn % 2 ? owner : member, 0, block, SIM_BLOCK_UNREADABLE);
+            sim_disk_spoil(turn % 2 ? member : owner, 0, block + 1, SIM_BLOCK_ROTTEN);
+        }
+        if (turn >= 2) { /* one is away meanwhile; what differs (the first region) can be copied, the rest needs both again */
+            writes(owner, 4);
+            sim_run_until(&sim->world, sim->world.now_us + 150);
+            sim_node_crash(owner, SIM_CRASH_PROCESS);
+            wait_epoch(sim, 2, 5000);
+            sim_node_start(owner);
+            wait_isr(sim, 3, 20000);
+        }
+        for (uint32_t block = 0; block + 8 <= SIM_BLOCKS; block += 8)
+            must_succeed(sim, sim_client_submit(sim_owner(sim, 0), 0, true, block, 8), 5000);
+        happy_end(sim);
+    }
+}
+
+void s11_scrub_repairs_what_nobody_read(void **state)
+{
+    (void)state;
+    struct sim *sim = cluster(3, 3, 0);
+    write_everywhere(sim);
+    for (uint32_t block = 0; block < SIM_BLOCKS; block++)
+        sim_disk_spoil(&sim->nodes[block % 3], 0, block, block % 2 ? SIM_BLOCK_ROTTEN : SIM_BLOCK_UNREADABLE);
+    sim_client_start(sim);
+    assert_true(sim_operator_check(sim_owner(sim, 0), 0, MIRROR_CHECK_SCRUB, true));
+    sim_run(sim, 5000);
+    for (unsigned i = 0; i < 3; i++)
+        for (uint32_t block = 0; block < SIM_BLOCKS; block++)
+            assert_int_equal(sim->nodes[i].disks[0].states[block], SIM_BLOCK_GOOD);
+    assert_int_equal(sim_volume(sim, 0)->isr_version, 1); /* nobody left the in-sync set for it */
+    happy_end(sim);
 }
 
 /* I10: both disks that are in sync fail. One of them stays, and its errors are the answer. */
@@ -332,5 +379,22 @@ void overlapping_writes_end_equal(void **state)
         (void)sim_client_submit(owner, 0, true, 5, 4);
         must_succeed(sim, last, 1000);
     }
+    happy_end(sim);
+}
+
+void s31_a_slow_member_that_is_needed_stays(void **state)
+{
+    (void)state;
+    struct sim *sim = cluster(3, 2, 2);
+    struct sim_node *owner = sim_owner(sim, 0), *member = replica(sim, 1 - replica_of(sim, owner));
+    struct tree_policy policy = {.in_sync_min = 2};
+    assert_true(sim_operator_policy(owner, 0, DIRECTOR__VOLUME_POLICY_FIELD__POLICY_IN_SYNC_MIN, &policy));
+    sim_run(sim, 200);
+    uint64_t version = sim_volume(sim, 0)->isr_version;
+    member->slow = 10000;
+    for (unsigned i = 0; i < 4; i++)
+        must_succeed(sim, writes(owner, 9 + i), 15000);
+    assert_int_equal(sim_volume(sim, 0)->isr, 3);
+    assert_int_equal(sim_volume(sim, 0)->isr_version, version);
     happy_end(sim);
 }

@@ -469,3 +469,96 @@ void two_promotions_to_one_epoch(void **state)
         happy_end(sim);
     }
 }
+
+/* A hypervisor stops a node and its clock with it; what its peers say is on its way still when it wakes: by its clock the lease
+ * goes on. Only asking helps. */
+void s7_verified_reads_when_the_clock_stops_too(void **state)
+{
+    (void)state;
+    struct sim *sim = cluster(3, 3, 0);
+    struct sim_node *old = sim_owner(sim, 0);
+    struct tree_policy policy = {.verified_reads = true};
+    assert_true(sim_operator_policy(old, 0, DIRECTOR__VOLUME_POLICY_FIELD__POLICY_VERIFIED_READS, &policy));
+    sim_run(sim, 200);
+    must_succeed(sim, writes(old, 7), 1000);
+    must_succeed(sim, reads(old, 7), 1000);
+    for (unsigned other = 0; other < 3; other++)
+        if (other != old->place) {
+            struct sim_link *link = sim_link_between(sim, old->place, other);
+            link->last_at[0] = MAX(link->last_at[0], sim->world.now_us) + 1900000;
+            link->last_at[1] = MAX(link->last_at[1], sim->world.now_us) + 1900000;
+        }
+    old->clock_stops = true;
+    sim_node_pause(old, true);
+    wait_epoch(sim, 2, 1800);
+    must_succeed(sim, writes(sim_owner(sim, 0), 7), 1000);
+    sim_node_wake(old);
+    struct sim_op *stale = reads(old, 7);
+    sim_run(sim, 250);
+    assert_int_not_equal(stale->status, 0);
+    happy_end(sim);
+}
+
+/* Add, wait until it is in sync, remove another. */
+void a_replica_moves_while_clients_go_on(void **state)
+{
+    (void)state;
+    struct sim *sim = cluster(5, 3, 0);
+    struct sim_node *owner = sim_owner(sim, 0), *to = NULL;
+    unsigned from = (replica_of(sim, owner) + 1) % 3;
+    for (unsigned i = 0; i < 5; i++)
+        if (tree_volume_replica_of(sim_volume(sim, 0), sim->nodes[i].nodeid) < 0)
+            to = &sim->nodes[i];
+    sim_client_start(sim);
+    sim_run(sim, 500);
+    assert_true(sim_operator_add(sim_sequencer(sim), 0, to->nodeid));
+    wait_isr(sim, 15, 5000);
+    uint16_t left = replica(sim, from)->nodeid;
+    assert_true(sim_operator_remove(sim_sequencer(sim), 0, left));
+    wait_isr(sim, 15u & ~(1u << from), 5000);
+    sim_run(sim, 500);
+    assert_false(sim->nodes[left - 1].disks[0].meta_there); /* its files are gone */
+    assert_true(sim_operator_add(sim_sequencer(sim), 0, left)); /* and it may come back, as another disk (I11) */
+    wait_isr(sim, 15, 5000);
+    assert_int_equal(sim_volume(sim, 0)->epoch, 1);
+    assert_int_equal(sim->counts.failed, 0);
+    sim_node_crash(owner, SIM_CRASH_POWER);
+    wait_epoch(sim, 2, 5000);
+    happy_end(sim);
+}
+
+/* The last resort: the disks in sync are gone, an operator takes the replica that is left. What returns is held until he says so. */
+void a_stale_replica_is_forced_into_service(void **state)
+{
+    (void)state;
+    struct sim *sim = cluster(5, 3, 0);
+    unsigned self = replica_of(sim, sim_owner(sim, 0)), stale = (self + 1) % 3, other = (self + 2) % 3;
+    struct sim_node *nodes[3] = {replica(sim, 0), replica(sim, 1), replica(sim, 2)};
+    leave_behind(sim, stale, SIM_CRASH_PROCESS);
+    uint64_t epoch = sim_volume(sim, 0)->epoch;
+    sim_node_crash(nodes[self], SIM_CRASH_POWER);
+    sim_node_crash(nodes[other], SIM_CRASH_POWER);
+    sim_node_start(nodes[stale]);
+    sim_run(sim, 5000);
+    fine(sim);
+    assert_int_equal(sim_volume(sim, 0)->epoch, epoch); /* nobody does it by himself (I10) */
+    assert_true(sim_operator_force(sim_sequencer(sim), 0, nodes[stale]->nodeid));
+    wait_epoch(sim, epoch + 1, 3000);
+    must_succeed(sim, writes(nodes[stale], 100), 5000);
+    sim_node_start(nodes[self]);
+    sim_node_start(nodes[other]);
+    sim_run(sim, 5000);
+    assert_int_equal(sim_volume(sim, 0)->isr, 1u << stale);
+    assert_null(nodes[self]->units[0].mirror); /* held: untouched, it may be needed yet */
+    assert_true(nodes[self]->disks[0].meta_there);
+    must_succeed(sim, reads(nodes[stale], 100), 5000);
+    for (unsigned k = 0; k < 3; k++)
+        if (k != stale)
+            for (unsigned try = 0; try < 10 && sim_volume(sim, 0)->replicas[k].held; try++, sim_run(sim, 200))
+                (void)sim_operator_discard(sim_sequencer(sim), 0, nodes[k]->nodeid);
+    wait_isr(sim, 7, 20000);
+    sim_settle(sim, 20000);
+    sim_check_replicas(sim, 0); /* (what clients saw has a hole now, by the operator's word) */
+    fine(sim);
+    sim_free(sim);
+}

@@ -27,6 +27,7 @@ static const struct {
     {"I6 a write answered with an error is told as complete", "0x100:0:0", "failed_writes_are_not_complete"},
     {"I7 reads without a lease", "8:0:0", "a_read_without_a_lease_would_be_stale"},
     {"I7 promises to the old owner are not kept", "0x80000:0:0", "promises_hold_back_the_next_owner"},
+    {"I7 verified reads that nobody confirmed", "0x400:0:0", "s7_verified_reads_when_the_clock_stops_too"},
     {"I7 a node that left the view is taken for dead", "0:0:2", "s7_whole_node_paused"},
     {"I8 a joining member is not counted while the grow commits", "0x20:0:0", "a_joiner_that_failed_a_write_is_copied_again"},
     {"I8 a joiner that failed a write is trusted", "0x80:0:0", "a_joiner_that_failed_a_write_is_copied_again"},

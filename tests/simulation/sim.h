@@ -334,6 +334,8 @@ struct sim_node {
     struct sim_disk disks[SIM_VOLUMES_MAX];
     bool log_broken, data_broken, meta_broken; /* errors from now on */
     bool hung;                    /* data and metadata: nothing is answered */
+    bool clock_stops;             /* its monotonic clock too, while it is paused: as hypervisors do */
+    uint64_t paused_us;
     bool tear;                    /* the next loss of power tears each metadata page that is being written */
     unsigned slow;                /* disk times multiplied */
     /* the process */
@@ -409,7 +411,7 @@ struct sim {
     uint64_t next_incarnation;
     struct sim_op *ops;
     struct {
-        unsigned reads, writes, compares, failed, changes, questions, promotions, crashes, views, spoiled, damaged;
+        unsigned reads, writes, compares, failed, changes, questions, promotions, crashes, views, spoiled, damaged, repaired;
     } counts;
 };
 
@@ -458,6 +460,7 @@ void sim_check_restored(struct sim_node *node, uint64_t index);
 void sim_check_acknowledged(struct sim_node *node, size_t count, const char *when);
 /* After all was healed and is settled: replicas, trees, histories. */
 void sim_check_end(struct sim *sim);
+void sim_check_replicas(struct sim *sim, unsigned volume); /* all that are in sync are equal */
 
 /* ---- faults by lot ------------------------------------------------------------------------------------------------------------ */
 

@@ -85,7 +85,7 @@ void sim_check_acknowledged(struct sim_node *node, size_t count, const char *whe
     }
 }
 
-static void check_replicas(struct sim *sim, unsigned volume)
+void sim_check_replicas(struct sim *sim, unsigned volume)
 {
     const struct tree_volume *v = sim_volume(sim, volume);
     const struct sim_node *first = NULL;
@@ -108,6 +108,56 @@ static bool answered(struct sim *sim, void *argument)
     return sim_client_all_answered(sim);
 }
 
+struct check {
+    unsigned volume;
+    struct mirror_check_status status;
+};
+
+static bool check_done(struct sim *sim, void *argument)
+{
+    struct check *check = argument;
+    struct sim_node *owner = sim_owner(sim, check->volume);
+    struct mirror_status status;
+    if (!owner->up || !owner->units[check->volume].mirror)
+        return false;
+    mirror_get_status(owner->units[check->volume].mirror, sim_clock_us(owner), &status);
+    check->status = status.check;
+    return status.check.state == MIRROR_CHECK_DONE || status.check.state == MIRROR_CHECK_STOPPED;
+}
+
+static bool check_runs(struct sim *sim, unsigned volume, enum mirror_check_kind kind, bool repair, struct check *ret_check)
+{
+    *ret_check = (struct check){.volume = volume};
+    while (!check_done(sim, ret_check) && ret_check->status.state != MIRROR_CHECK_IDLE && !sim->world.violated &&
+           sim_wait(sim, 60000, check_done, ret_check)) /* one that was begun before */
+        continue;
+    if (!sim_operator_check(sim_owner(sim, volume), volume, kind, repair) || !sim_wait(sim, 60000, check_done, ret_check) ||
+        ret_check->status.state != MIRROR_CHECK_DONE) {
+        sim_violate(&sim->world, "v%u: a check of kind %d came to no end (state %d, at %llu)", volume, kind, ret_check->status.state,
+                    (unsigned long long)ret_check->status.position);
+        return false;
+    }
+    return true;
+}
+
+/* Scrub finds and repairs all that is rotten, then verify finds nothing. */
+static void check_online(struct sim *sim, unsigned volume)
+{
+    struct check check;
+    const struct tree_volume *v = sim_volume(sim, volume);
+    if (!check_runs(sim, volume, MIRROR_CHECK_SCRUB, true, &check))
+        return;
+    for (unsigned k = 0; k < v->replica_count; k++)
+        for (uint32_t block = 0; block < SIM_BLOCKS && sim_replica(sim, v, k); block++)
+            if (sim_replica(sim, v, k)->disks[volume].states[block])
+                sim_violate(&sim->world, "%s block %u is still bad on node %u after a scrub", v->name, block, v->replicas[k].nodeid);
+    sim->counts.repaired += (unsigned)check.status.repaired;
+    if (sim_places(v) & (sim_places(v) - 1) && check_runs(sim, volume, MIRROR_CHECK_VERIFY, false, &check) &&
+        (check.status.mismatches || check.status.bad_blocks || check.status.failed))
+        sim_violate(&sim->world, "%s: verify finds %llu mismatches and %llu bad blocks", v->name,
+                    (unsigned long long)check.status.mismatches, (unsigned long long)check.status.bad_blocks);
+}
+
 void sim_check_end(struct sim *sim)
 {
     for (unsigned v = 0; v < sim->options.volumes && !sim->world.violated; v++) /* everything is read once more */
@@ -115,6 +165,8 @@ void sim_check_end(struct sim *sim)
             (void)sim_client_submit(sim_owner(sim, v), v, true, block, 8);
     if (!sim->world.violated && !sim_wait(sim, 20000, answered, NULL))
         sim_violate(&sim->world, "requests hang after all was healed");
+    for (unsigned v = 0; v < sim->options.volumes && !sim->world.violated; v++)
+        check_online(sim, v);
     sim_settle(sim, 10000); /* agents may have proposed something meanwhile */
     for (unsigned i = 0; i < sim->node_count && !sim->world.violated; i++) {
         struct sim_node *node = &sim->nodes[i];
@@ -123,7 +175,7 @@ void sim_check_end(struct sim *sim)
         sim_check_acknowledged(node, sim->acknowledged_count, "the end");
     }
     for (unsigned v = 0; v < sim->options.volumes && !sim->world.violated; v++)
-        check_replicas(sim, v);
+        sim_check_replicas(sim, v);
     if (!sim->world.violated)
         sim_history_check(&sim->history);
 }

@@ -220,6 +220,7 @@ void sim_node_pause(struct sim_node *node, bool whole)
         return;
     SIM_LOG(node->sim, "node %u is paused%s", node->nodeid, whole ? ", the whole of it" : "");
     node->paused = true;
+    node->paused_us = node->sim->world.now_us;
     node->bus.frozen = whole;
     if (whole)
         sim_bus_changed(node->sim);
@@ -238,6 +239,8 @@ void sim_node_wake(struct sim_node *node)
         return;
     SIM_LOG(node->sim, "node %u wakes", node->nodeid);
     node->paused = false;
+    if (node->clock_stops)
+        node->skew_us -= node->sim->world.now_us - node->paused_us;
     sim_queue_release(&node->sim->world, &node->held);
     if (node->bus.frozen) {
         node->bus.frozen = false;

@@ -15,11 +15,14 @@
     X(s5_asymmetric_partition)                      \
     X(s6_paused_owner_is_sealed)                    \
     X(s7_whole_node_paused)                         \
+    X(s7_verified_reads_when_the_clock_stops_too)   \
     X(s8_stale_node_alone_refuses_to_serve)         \
     X(s9_all_power_lost_all_return)                 \
     X(s10_write_error_on_one_replica)               \
     X(s10_the_last_disks_fail)                      \
     X(s11_read_error_or_bad_checksum)               \
+    X(s11_two_disks_with_different_holes)           \
+    X(s11_scrub_repairs_what_nobody_read)           \
     X(s12_torn_metadata_write)                      \
     X(s13_both_header_slots_bad)                    \
     X(s14_log_store_full)                           \
@@ -46,9 +49,12 @@
     X(s30_sole_committed_side_serves)               \
     X(s31_slow_disk_of_a_member)                    \
     X(s31_hanging_disk_of_a_member)                 \
+    X(s31_a_slow_member_that_is_needed_stays)       \
     X(s31_slow_link)                                \
     X(s32_bits_flip_on_the_wire)                    \
     X(overlapping_writes_end_equal)                 \
+    X(a_stale_replica_is_forced_into_service)       \
+    X(a_replica_moves_while_clients_go_on)          \
     X(two_promotions_to_one_epoch)                  \
     X(minority_acknowledges_no_change)              \
     X(a_joiner_that_failed_a_write_is_copied_again) \

@@ -39,6 +39,7 @@ bool swarm_run(uint64_t seed, const struct swarm_bugs *bugs, bool trace, bool ve
     counts->writes += sim->counts.writes;
     counts->compares += sim->counts.compares;
     counts->spoiled += sim->counts.spoiled;
+    counts->repaired += sim->counts.repaired;
     counts->damaged += sim->counts.damaged;
     counts->undecided += sim->history.undecided;
     counts->failed += sim->counts.failed;
