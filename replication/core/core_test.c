@@ -244,6 +244,56 @@ static void messages_survive_the_wire_and_nonsense_is_refused(void **state)
     assert_int_equal(mirror_message_split(&effect.send.header, 100, &split), -EPROTO);
 }
 
+static int decode(const struct mirror_message *message, uint32_t data_bytes, struct mirror_message *ret_found)
+{
+    struct mirror_effect effect = {0};
+    uint32_t split;
+    mirror_message_encode(message, 9, data_bytes, &effect);
+    assert_int_equal(mirror_message_split(&effect.send.header, effect.send.header.payload_bytes, &split), 0);
+    assert_int_equal(split, effect.send.body_bytes);
+    return mirror_message_decode(&effect.send.header, effect.send.body, split, data_bytes, ret_found);
+}
+
+static void digests_and_copies_survive_the_wire_within_their_limits(void **state)
+{
+    struct mirror_message digest = {.type = MIRROR_DIGEST, .request = 4, .offset_bytes = 65536, .length_bytes = 1 << 20,
+                                    .piece_bytes = 4096, .read_only = true};
+    struct mirror_message reply = {.type = MIRROR_DIGEST_REPLY, .request = 4};
+    struct mirror_message copy = {.type = MIRROR_COPY, .request = 4, .argument = 77, .offset_bytes = 4096,
+                                  .length_bytes = 65536, .joiner = 3, .joiner_attach = 99};
+    struct mirror_message copied = {.type = MIRROR_COPIED, .request = 77, .attach = 99, .offset_bytes = 4096,
+                                    .length_bytes = 65536, .operation = BLOCK_WRITE, .io_flags = BLOCK_MAY_UNMAP};
+    struct mirror_message found;
+    (void)state;
+    assert_int_equal(decode(&digest, 0, &found), 0);
+    assert_int_equal(found.piece_bytes, 4096);
+    assert_true(found.read_only);
+    assert_true(mirror_message_to_member(MIRROR_DIGEST) && !mirror_message_to_member(MIRROR_DIGEST_REPLY));
+    digest.length_bytes += 4096; /* more pieces than an answer holds */
+    assert_int_equal(decode(&digest, 0, &found), -EPROTO);
+    digest.piece_bytes = 65536;
+    assert_int_equal(decode(&digest, 0, &found), 0);
+    digest.piece_bytes = 512;
+    assert_int_equal(decode(&digest, 0, &found), -EPROTO);
+    digest.piece_bytes = 65536;
+    digest.length_bytes = 1ull << 40;
+    assert_int_equal(decode(&digest, 0, &found), -EPROTO);
+    assert_int_equal(decode(&reply, 256 * MIRROR_DIGEST_BYTES, &found), 0);
+    assert_int_equal(decode(&reply, 257 * MIRROR_DIGEST_BYTES, &found), -EPROTO);
+    assert_int_equal(decode(&reply, 15, &found), -EPROTO);
+    assert_int_equal(decode(&copy, 0, &found), 0);
+    assert_int_equal(found.joiner, 3);
+    assert_int_equal(found.joiner_attach, 99);
+    assert_int_equal(found.argument, 77);
+    copy.length_bytes = 4u << 20; /* longer than a frame */
+    assert_int_equal(decode(&copy, 0, &found), -EPROTO);
+    assert_int_equal(decode(&copied, 65536, &found), 0);
+    assert_int_equal(found.attach, 99);
+    assert_int_equal(decode(&copied, 4096, &found), -EPROTO);
+    assert_true(mirror_message_to_member(MIRROR_COPY) && mirror_message_to_member(MIRROR_COPIED) &&
+                !mirror_message_to_member(MIRROR_COPY_REPLY));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -254,6 +304,7 @@ int main(void)
         cmocka_unit_test(a_torn_header_costs_one_slot),
         cmocka_unit_test(a_torn_bitmap_page_reads_as_all_ones),
         cmocka_unit_test(messages_survive_the_wire_and_nonsense_is_refused),
+        cmocka_unit_test(digests_and_copies_survive_the_wire_within_their_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,6 +14,8 @@
  *   BITMAP       incarnation u64, regions u32, replica index u8, action u8, 2 zero           32, bitmap
  *   DIGEST       offset u64, length u64, piece u32, flags u32 (1 read only)                  40
  *   DIGEST_REPLY (nothing more)                                                              16, 16 for each piece
+ *   COPY         offset u64, length u64, joiner's attach u64, joiner's node u16, 6 zero      48
+ *   COPIED       as WRITE                                                                    40, data
  *   others       (nothing more)                                                              16 */
 #define SESSION_BYTES    16u
 #define SEAL_BYTES       40u
@@ -22,6 +24,7 @@
 #define READ_BYTES       32u
 #define BITMAP_BYTES     32u
 #define DIGEST_BYTES     40u
+#define COPY_BYTES       48u
 #define DIGEST_READ_ONLY 1u
 static_assert(SEAL_REPLY_BYTES <= MIRROR_BODY_MAX, "the fixed part fits into an effect");
 
@@ -30,10 +33,13 @@ static uint32_t fixed_bytes(uint16_t type)
     switch (type) {
     case MIRROR_SEAL: return SEAL_BYTES;
     case MIRROR_SEAL_REPLY: return SEAL_REPLY_BYTES;
+    case MIRROR_COPY: return COPY_BYTES;
+    case MIRROR_COPIED:
     case MIRROR_WRITE: return WRITE_BYTES;
     case MIRROR_READ: return READ_BYTES;
     case MIRROR_BITMAP: return BITMAP_BYTES;
     case MIRROR_DIGEST: return DIGEST_BYTES;
+    case MIRROR_COPY_REPLY:
     case MIRROR_DIGEST_REPLY:
     case MIRROR_WRITE_REPLY:
     case MIRROR_READ_REPLY:
@@ -57,6 +63,7 @@ bool mirror_message_to_member(uint16_t type)
     case MIRROR_BITMAP_REPLY:
     case MIRROR_CONFIRM_REPLY:
     case MIRROR_DIGEST_REPLY:
+    case MIRROR_COPY_REPLY:
     case MIRROR_FENCED: return false;
     default: return true;
     }
@@ -64,7 +71,7 @@ bool mirror_message_to_member(uint16_t type)
 
 static bool with_data(uint16_t type)
 {
-    return type == MIRROR_WRITE || type == MIRROR_READ_REPLY || type == MIRROR_DIGEST_REPLY;
+    return type == MIRROR_WRITE || type == MIRROR_COPIED || type == MIRROR_READ_REPLY || type == MIRROR_DIGEST_REPLY;
 }
 
 int mirror_message_split(const struct peer_header *header, uint32_t payload_bytes, uint32_t *ret_body_bytes)
@@ -131,6 +138,16 @@ int mirror_message_decode(const struct peer_header *header, const uint8_t *body,
             m.dirty_incarnation[i] = get_le64(b + 24 + 8 * i);
         result = m.bitmaps >> METADATA_BITMAPS ? -EPROTO : check_blob(&m, (unsigned)__builtin_popcount(m.bitmaps));
         break;
+    case MIRROR_COPY:
+        m.offset_bytes = get_le64(b);
+        m.length_bytes = get_le64(b + 8);
+        m.joiner_attach = get_le64(b + 16);
+        m.joiner = get_le16(b + 24);
+        if (m.blob_bytes || m.length_bytes == 0 || m.length_bytes > PEER_PAYLOAD_MAX_BYTES - WRITE_BYTES ||
+            m.offset_bytes + m.length_bytes < m.offset_bytes)
+            result = -EPROTO;
+        break;
+    case MIRROR_COPIED:
     case MIRROR_WRITE:
         result = m.blob_bytes ? -EPROTO : decode_write(&m, b, data_bytes);
         break;
@@ -197,6 +214,13 @@ void mirror_message_encode(const struct mirror_message *m, uint64_t volume, uint
         for (unsigned i = 0; i < MIRROR_REPLICAS_MAX; i++)
             put_le64(b + 24 + 8 * i, m->dirty_incarnation[i]);
         break;
+    case MIRROR_COPY:
+        put_le64(b, m->offset_bytes);
+        put_le64(b + 8, m->length_bytes);
+        put_le64(b + 16, m->joiner_attach);
+        put_le16(b + 24, m->joiner);
+        break;
+    case MIRROR_COPIED:
     case MIRROR_WRITE:
         put_le64(b, m->offset_bytes);
         put_le64(b + 8, m->length_bytes);

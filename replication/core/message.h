@@ -26,6 +26,9 @@ enum mirror_message_type {
     MIRROR_CONFIRM_REPLY = 0x55, /* member to owner: yes; request echoed. No answer otherwise */
     MIRROR_DIGEST = 0x4e,       /* request: token; digests of a range wanted, piece by piece */
     MIRROR_DIGEST_REPLY = 0x4f, /* member to owner; argument: status; the digests follow when it is 0 */
+    MIRROR_COPY = 0x50,         /* request: token; argument: sequence of the write; send a range to a joiner as COPIED */
+    MIRROR_COPY_REPLY = 0x51,   /* member to owner; argument: status, below 0: nothing was sent and nothing will be */
+    MIRROR_COPIED = 0x52,       /* member to joiner, in the joiner's session with the owner; else as WRITE. The owner gets WRITE_REPLY */
 };
 
 enum mirror_seal_flags {
@@ -59,6 +62,9 @@ struct mirror_message {
     /* DIGEST: of offset_bytes, length_bytes */
     uint32_t piece_bytes;
     bool read_only; /* only whether each piece can be read */
+    /* COPY: of offset_bytes, length_bytes */
+    uint16_t joiner;        /* node id */
+    uint64_t joiner_attach; /* its session with the owner */
 };
 
 /* Bounds-checked decode of a body (without data). 0 or -EPROTO. Ranges are checked for overflow, not against a volume. */

@@ -255,6 +255,9 @@ static int on_message(struct mirror *m, const struct mirror_event *event)
     case MIRROR_CONFIRM_REPLY:
         mirror_confirm_reply(m, k, &message);
         return 0;
+    case MIRROR_COPY_REPLY:
+        mirror_copy_reply(m, k, &message);
+        return 0;
     case MIRROR_DIGEST_REPLY:
         mirror_digest_reply(m, k, &message, data, event->message.data_bytes);
         return 0;

@@ -21,6 +21,7 @@
 #define REPAIRS_MAX  64u      /* noted; one that does not fit is found again by the next read or check */
 #define REPAIRS_RUN  2u       /* at a time */
 #define BLOCK_BYTES  4096u    /* repairs and findings are in these */
+#define AVOID_US     10000000u /* for which a member is not asked to send to a joiner that it did not reach */
 #define DIGEST_PIECE 65536u   /* of a resync by digest */
 #define ASK_AGAIN_US 1000000u
 #define TICK_US      50000u
@@ -67,6 +68,7 @@ struct mirror_op {
     bool reading_back, of_check, located;
     uint64_t singly_to;             /* up to here block by block: no member could read a longer stretch, but each block one may */
     bool compare;                   /* OP_RESYNC: by digest first */
+    bool copying;                   /* OP_RESYNC, OP_WRITING: read_from sends it to the joiner itself */
     bool unlocked;                  /* planted bugs only: holds no range */
     uint64_t compared_from, compared_to, wanted; /* bit i: piece i from compared_from on differs */
     uint8_t digest_wait, digest_have, digest_late;
@@ -137,6 +139,8 @@ struct member {
     uint64_t keep_us;    /* when progress is next written down */
     bool progressed;
     struct sync_progress sync;
+    uint8_t avoid;       /* members that could not send to it directly, until then */
+    uint64_t avoid_until_us;
     uint64_t read_errors, repaired_blocks;
 };
 
@@ -334,6 +338,10 @@ void resync_keep(struct mirror *m);
 void resync_run(struct mirror *m, struct mirror_op *op);
 void resync_unreadable(struct mirror *m, struct mirror_op *op);
 void resync_written(struct mirror *m, struct mirror_op *op);
+/* The session with k is over: as a source it cannot say any more whether it has sent what it was told to. */
+void resync_session_over(struct mirror *m, unsigned k);
+void resync_check_slow(struct mirror *m);
+void mirror_copy_reply(struct mirror *m, unsigned k, const struct mirror_message *message);
 /* All digests of op are there. */
 void resync_compared(struct mirror *m, struct mirror_op *op);
 

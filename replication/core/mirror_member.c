@@ -104,6 +104,7 @@ void member_detach(struct mirror *m, unsigned k, enum mirror_member_state state)
             op_check(m, op);
         }
     }
+    resync_session_over(m, k);
 }
 
 void member_fail(struct mirror *m, unsigned k, enum mirror_ask_reason reason)

@@ -306,7 +306,7 @@ void op_write(struct mirror *m, struct mirror_op *op)
     }
     list_append(&m->issued, &op->issued);
     for (unsigned k = 0; k < m->config.replica_count; k++)
-        if (op->targets >> k & 1 && member_attached(&m->members[k]))
+        if (op->targets >> k & 1 && member_attached(&m->members[k]) && !op->copying)
             op_send_write(m, op, k);
     op_check(m, op);
 }

@@ -3,12 +3,21 @@
  *
  * A step: range (writes excluded) -> [digests of source and joiner, equal pieces are done] -> read at the source -> write to
  * the joiners. The range stays taken until each joiner has it or was detached, so an old copy never lands on a newer write.
- * Several joiners that lack the same regions are served by one read.
+ * Several joiners that lack the same regions are served by one read. With one joiner and other in-sync members, these are told
+ * in turn to send a stretch straight to it (COPY -> COPIED -> WRITE_REPLY to us): nobody's link or disk carries all of it.
+ * When such a source cannot be asked any more whether it has sent, the joiner is detached: what may still be on its way
+ * belongs to a session that is over.
  *
  * What a joiner has is not known when its marks are gone (another disk, marks about another disk): everything counts as
  * missing, and digests find what does not. When comparing does not pay (most differs), it is left out for a while. */
 #include "replication/core/mirror_internal.h"
+#include <errno.h>
 #include <string.h>
+
+static unsigned joiner_of(const struct mirror_op *op)
+{
+    return (unsigned)__builtin_ctz(op->joiners);
+}
 
 static void progress_stop(struct mirror *m, struct mirror_op *op, unsigned k)
 {
@@ -173,37 +182,153 @@ void resync_continue(struct mirror *m, unsigned k)
 }
 
 /* Write progress down, so that a crash of either side does not cost it: marks of regions that are equal go. */
+static void resync_keep_one(struct mirror *m, unsigned k)
+{
+    struct member *member = &m->members[k];
+    uint8_t bit = (uint8_t)(1u << k);
+    member->keep_us = m->now + KEEP_US;
+    member->progressed = false;
+    bitmap_copy(&m->scratch, &member->todo);
+    list_foreach(node, &m->active) {
+        const struct mirror_op *op = list_entry(node, struct mirror_op, link);
+        bool copying = op->kind == OP_RESYNC && op->joiners & bit;
+        bool missing = op->phase >= OP_WRITING && !(op->acked & op->targets & bit) && op->kind != OP_RESYNC;
+        if (!copying && !missing)
+            continue;
+        for (uint32_t r = mirror_region(m, op->range.offset_bytes);
+             r <= mirror_region(m, op->range.offset_bytes + op->range.length_bytes - 1); r++)
+            bitmap_set(&m->scratch, r);
+    }
+    bitmap_and(&m->dirty[k], &m->scratch);
+    mirror_keep_all(m, k, &m->dirty[k]);
+}
+
 void resync_keep(struct mirror *m)
 {
     for (unsigned k = 0; k < m->config.replica_count; k++) {
-        struct member *member = &m->members[k];
-        if (member->state != MIRROR_MEMBER_SYNCING || !member->progressed || m->now < member->keep_us)
-            continue;
-        uint8_t bit = (uint8_t)(1u << k);
-        member->keep_us = m->now + KEEP_US;
-        member->progressed = false;
-        bitmap_copy(&m->scratch, &member->todo);
-        list_foreach(node, &m->active) {
-            const struct mirror_op *op = list_entry(node, struct mirror_op, link);
-            bool copying = op->kind == OP_RESYNC && op->joiners & bit;
-            bool missing = op->phase >= OP_WRITING && !(op->acked & op->targets & bit) && op->kind != OP_RESYNC;
-            if (!copying && !missing)
-                continue;
-            for (uint32_t r = mirror_region(m, op->range.offset_bytes);
-                 r <= mirror_region(m, op->range.offset_bytes + op->range.length_bytes - 1); r++)
-                bitmap_set(&m->scratch, r);
-        }
-        bitmap_and(&m->dirty[k], &m->scratch);
-        mirror_keep_all(m, k, &m->dirty[k]);
+        const struct member *member = &m->members[k];
+        if (member->state == MIRROR_MEMBER_SYNCING && member->progressed && m->now >= member->keep_us)
+            resync_keep_one(m, k);
     }
 }
 
-/* ---- the steps -------------------------------------------------------------------------------------------------------- */
+/* ---- members that send straight to a joiner ------------------------------------------------------------------------------ */
 
-static unsigned joiner_of(const struct mirror_op *op)
+/* Who sends the stretch at io_offset: the in-sync members in turn. -1: we do, or none can. */
+static int copy_source(const struct mirror *m, const struct mirror_op *op)
 {
-    return (unsigned)__builtin_ctz(op->joiners);
+    unsigned count = 0, sources[MIRROR_REPLICAS_MAX];
+    if (__builtin_popcount(op->joiners) != 1 || op->io_offset < op->singly_to)
+        return -1;
+    const struct member *joiner = &m->members[joiner_of(op)];
+    uint8_t avoid = op->read_tried | (m->now < joiner->avoid_until_us ? joiner->avoid : 0);
+    for (unsigned k = 0; k < m->config.replica_count; k++)
+        if (in_isr(m, k) && member_attached(&m->members[k]) && !m->members[k].bad && !(avoid >> k & 1))
+            sources[count++] = k;
+    if (count == 0 || (int)joiner_of(op) == m->self || joiner->state != MIRROR_MEMBER_SYNCING)
+        return -1;
+    unsigned k = sources[op->io_offset / m->parameters.copy_bytes % count];
+    return (int)k == m->self ? -1 : (int)k;
 }
+
+static void copy_ask(struct mirror *m, struct mirror_op *op, unsigned k)
+{
+    const struct member *joiner = &m->members[joiner_of(op)];
+    op->read_from = k;
+    op->copying = true;
+    op->io_operation = BLOCK_WRITE;
+    op_write(m, op);
+    struct mirror_message message = {.type = MIRROR_COPY, .request = (uint64_t)op->turn << 32 | op->index,
+                                     .argument = op->sequence, .offset_bytes = op->io_offset, .length_bytes = op->io_length,
+                                     .joiner = joiner->nodeid, .joiner_attach = joiner->attach};
+    mirror_send(m, k, &message, (struct mirror_data){0}, 0);
+}
+
+/* Nothing of it is on its way to the joiner's present session: another one sends it. */
+static void copy_elsewhere(struct mirror *m, struct mirror_op *op)
+{
+    op->read_tried |= (uint8_t)(1u << op->read_from);
+    op->copying = false;
+    list_remove(&op->issued);
+    op->turn++;
+    op->phase = OP_START;
+    list_append(&m->ready, &op->ready);
+}
+
+/* The two do not reach each other: not tried again for a while. */
+static void copy_avoid(struct mirror *m, unsigned joiner, unsigned source)
+{
+    struct member *member = &m->members[joiner];
+    member->avoid = (uint8_t)(1u << source) | (m->now < member->avoid_until_us ? member->avoid : 0);
+    member->avoid_until_us = m->now + AVOID_US;
+}
+
+void mirror_copy_reply(struct mirror *m, unsigned k, const struct mirror_message *message)
+{
+    uint32_t index = (uint32_t)message->request;
+    struct mirror_op *op = index < m->op_count ? &m->ops[index] : NULL;
+    int status = (int)(int64_t)message->argument;
+    if (!op || op->turn != message->request >> 32 || !op->copying || op->read_from != k || status >= 0)
+        return;
+    if (status == -EIO || status == -EBADMSG) {
+        op->read_bad |= (uint8_t)(1u << k);
+        m->members[k].read_errors++;
+    } else {
+        copy_avoid(m, joiner_of(op), k);
+    }
+    copy_elsewhere(m, op);
+}
+
+/* What may still be on its way to k ends with k's session. What is done is written down first. */
+static void resync_anew(struct mirror *m, unsigned k)
+{
+    if (!member_attached(&m->members[k]))
+        return;
+    if (m->members[k].state == MIRROR_MEMBER_SYNCING && !(counted_mask(m) >> k & 1))
+        resync_keep_one(m, k);
+    member_detach(m, k, MIRROR_MEMBER_AWAY);
+    if (m->members[k].link_up)
+        member_seal(m, k);
+}
+
+void resync_session_over(struct mirror *m, unsigned k)
+{
+    uint8_t joiners = 0;
+    list_foreach_safe(node, after, &m->active) {
+        struct mirror_op *op = list_entry(node, struct mirror_op, link);
+        if (op->copying && op->joiners >> k & 1) /* (one that was committed as in sync meanwhile; others are forgotten) */
+            copy_elsewhere(m, op);
+    }
+    list_foreach_safe(node, after, &m->active) {
+        struct mirror_op *op = list_entry(node, struct mirror_op, link);
+        if (!op->copying || op->read_from != k)
+            continue;
+        if (mirror_bug(m, MIRROR_BUG_LATE_COPY))
+            copy_elsewhere(m, op);
+        else
+            joiners |= op->joiners;
+    }
+    for (unsigned j = 0; j < m->config.replica_count; j++)
+        if (joiners >> j & 1)
+            resync_anew(m, j);
+}
+
+void resync_check_slow(struct mirror *m)
+{
+    uint8_t late = 0; /* joiners */
+    list_foreach(node, &m->active) {
+        const struct mirror_op *op = list_entry(node, struct mirror_op, link);
+        if (op->copying && m->now >= op->issued_us + m->parameters.member_timeout_us) {
+            copy_avoid(m, joiner_of(op), op->read_from);
+            late |= op->joiners;
+        }
+    }
+    for (unsigned k = 0; k < m->config.replica_count; k++)
+        if (late >> k & 1)
+            resync_anew(m, k);
+}
+
+/* ---- the steps -------------------------------------------------------------------------------------------------------- */
 
 static void resync_end(struct mirror *m, struct mirror_op *op)
 {
@@ -289,11 +414,16 @@ void resync_run(struct mirror *m, struct mirror_op *op)
         resync_compare(m, op);
         return;
     }
-    if (!copy_take_buffer(m, op))
-        return;
     if (!op->compare)
         op->io_length = op->end - op->io_offset;
     op->io_length = MIN(m->parameters.copy_bytes, op->io_length);
+    int source = copy_source(m, op);
+    if (source >= 0) {
+        copy_ask(m, op, (unsigned)source);
+        return;
+    }
+    if (!copy_take_buffer(m, op))
+        return;
     op_read_step(op);
     op_read(m, op, op->buffer);
 }
@@ -318,6 +448,9 @@ void resync_written(struct mirror *m, struct mirror_op *op)
             member->sync.sent += op->io_operation == BLOCK_WRITE ? op->io_length : 0;
             member->sync.sources |= (uint8_t)(1u << op->read_from);
         }
+    if (op->read_bad && op->copying)
+        mirror_repair_note(m, op->io_offset, op->io_length, op->read_bad, op->read_tried, false);
+    op->copying = false;
     op->io_offset += op->io_length;
     op->read_tried = op->read_bad = 0;
     copy_drop_buffer(m, op);

@@ -75,6 +75,7 @@ void mirror_check_slow(struct mirror *m)
         if (op->phase == OP_DIGEST && m->now >= op->issued_us + slow_us(m))
             digest_slow(m, op);
     }
+    resync_check_slow(m);
     for (unsigned k = 0; k < m->config.replica_count; k++)
         if (late >> k & 1) {
             member_back_off(m, k, true);

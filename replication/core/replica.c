@@ -100,6 +100,10 @@ static int on_message(struct replica *r, const struct mirror_event *event, uint6
         replica_on_release(r, from, &m);
         return 0;
     }
+    if (m.type == MIRROR_COPIED) {
+        replica_on_copied(r, &m, data, out);
+        return 0;
+    }
     if (!replica_session_matches(r, from, &m)) {
         if (m.epoch < replica_floor_epoch(r))
             replica_send_fenced(r, from, replica_floor_epoch(r), out); /* I2 */
@@ -112,6 +116,7 @@ static int on_message(struct replica *r, const struct mirror_event *event, uint6
         return 0;
     case MIRROR_READ:
     case MIRROR_DIGEST:
+    case MIRROR_COPY:
         replica_on_read(r, from, &m, data, out);
         return 0;
     case MIRROR_COMPLETE:

@@ -21,6 +21,8 @@ struct replica_parameters {
     uint64_t boot;   /* of this process */
     uint64_t now_us;
     uint32_t operations_max;        /* under way; beyond it writes are refused. 0 = 512 */
+    bool (*zero)(void *context, struct mirror_data data, uint64_t bytes); /* nothing but zeroes? NULL: not looked at */
+    void *zero_context;
     uint64_t intent_clear_us;       /* how long an idle region keeps its intent bit. 0 = 5 s */
     uint32_t planted_bugs;          /* tests only: REPLICA_BUG_* */
 };

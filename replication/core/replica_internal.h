@@ -12,7 +12,7 @@
 #define LINKS_MAX            128u
 
 enum { SLOT_INTENT = 0, SLOT_DIRTY = 1 };
-enum operation_kind { OPERATION_WRITE, OPERATION_READ, OPERATION_DIGEST, OPERATION_BITMAP };
+enum operation_kind { OPERATION_WRITE, OPERATION_READ, OPERATION_DIGEST, OPERATION_COPY, OPERATION_BITMAP };
 enum operation_state { OPERATION_WAIT_META, OPERATION_DISK };
 
 struct operation {
@@ -121,6 +121,8 @@ void replica_on_write(struct replica *r, uint16_t from, const struct mirror_mess
                       struct mirror_effects *out);
 void replica_on_read(struct replica *r, uint16_t from, const struct mirror_message *m, struct mirror_data data,
                      struct mirror_effects *out);
+void replica_on_copied(struct replica *r, const struct mirror_message *m, struct mirror_data data, struct mirror_effects *out);
+void operation_copied(struct replica *r, const struct operation *op, int status, struct mirror_effects *out);
 int replica_on_bitmap(struct replica *r, uint16_t from, const struct mirror_message *m, struct mirror_effects *out);
 void replica_on_release(struct replica *r, uint16_t from, const struct mirror_message *m);
 

@@ -95,7 +95,8 @@ void operation_free(struct replica *r, struct operation *op, struct mirror_effec
 
 void operation_answer(struct replica *r, struct operation *op, int status, struct mirror_effects *out)
 {
-    static const uint16_t types[] = {MIRROR_WRITE_REPLY, MIRROR_READ_REPLY, MIRROR_DIGEST_REPLY, MIRROR_BITMAP_REPLY};
+    static const uint16_t types[] = {MIRROR_WRITE_REPLY, MIRROR_READ_REPLY, MIRROR_DIGEST_REPLY, MIRROR_COPY_REPLY,
+                                     MIRROR_BITMAP_REPLY};
     const struct mirror_message *m = &op->message;
     struct mirror_data none = {0};
     uint64_t bytes = op->kind == OPERATION_READ ? m->length_bytes : 0;
@@ -103,16 +104,18 @@ void operation_answer(struct replica *r, struct operation *op, int status, struc
         bytes = (m->length_bytes + m->piece_bytes - 1) / m->piece_bytes * MIRROR_DIGEST_BYTES;
     if (status < 0)
         bytes = 0;
-    if (!op->orphan)
+    if (op->kind == OPERATION_COPY)
+        operation_copied(r, op, status, out);
+    else if (!op->orphan)
         replica_reply(r, op->from, m, types[op->kind], status, bytes ? op->data : none, (uint32_t)bytes, out);
 }
 
 void operation_disk(struct operation *op, struct mirror_effects *out)
 {
     bool read = op->kind != OPERATION_WRITE;
-    struct mirror_effect *effect = mirror_effects_add(out, op->kind == OPERATION_READ     ? MIRROR_EFFECT_DISK_READ
+    struct mirror_effect *effect = mirror_effects_add(out, op->kind == OPERATION_WRITE    ? MIRROR_EFFECT_DISK_WRITE
                                                            : op->kind == OPERATION_DIGEST ? MIRROR_EFFECT_DISK_DIGEST
-                                                                                          : MIRROR_EFFECT_DISK_WRITE);
+                                                                                          : MIRROR_EFFECT_DISK_READ);
     effect->disk.token = (uint64_t)op->turn << 32 | op->index;
     effect->disk.operation = read ? BLOCK_READ : (enum block_operation)op->message.operation;
     effect->disk.flags = read ? 0 : op->message.io_flags;

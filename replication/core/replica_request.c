@@ -52,18 +52,59 @@ void replica_on_write(struct replica *r, uint16_t from, const struct mirror_mess
     operation_advance(r, op, out);
 }
 
-/* READ and DIGEST. */
+/* From an in-sync member, at the owner's word: a write in our session with the owner, which gets the answer. These come in any
+ * order among the owner's own writes; the owner lets nothing else into their range meanwhile. */
+void replica_on_copied(struct replica *r, const struct mirror_message *m, struct mirror_data data, struct mirror_effects *out)
+{
+    struct mirror_message write = *m;
+    uint64_t last = r->last_sequence;
+    if (!r->attached || m->epoch != r->header.sealed_epoch || m->boot != r->boot || m->attach != r->attach) {
+        replica_release(data, out); /* of an earlier session: what it copies may be old by now */
+        return;
+    }
+    write.type = MIRROR_WRITE;
+    write.argument = 0;
+    r->last_sequence = 0; /* no duplicate: each is sent once, by one */
+    replica_on_write(r, r->header.sealed_owner, &write, data, out);
+    r->last_sequence = last;
+}
+
+/* Read at COPY's word: on to the joiner. Not when our own session has ended meanwhile: the owner does not count on it then. */
+void operation_copied(struct replica *r, const struct operation *op, int status, struct mirror_effects *out)
+{
+    const struct mirror_message *m = &op->message;
+    const struct link_state *link = replica_link_find(r, m->joiner, false);
+    struct mirror_data none = {0};
+    if (op->orphan)
+        return;
+    if (status == 0 && (!link || !link->boot))
+        status = -ENOTCONN;
+    if (status < 0) {
+        replica_reply(r, op->from, m, MIRROR_COPY_REPLY, status, none, 0, out);
+        return;
+    }
+    bool zero = r->parameters.zero && r->parameters.zero(r->parameters.zero_context, op->data, m->length_bytes);
+    struct mirror_message copied = {.type = MIRROR_COPIED, .epoch = m->epoch, .request = m->argument, .boot = m->boot,
+                                    .attach = m->joiner_attach, .offset_bytes = m->offset_bytes,
+                                    .length_bytes = m->length_bytes, .io_flags = BLOCK_MAY_UNMAP,
+                                    .operation = zero ? BLOCK_WRITE_ZEROES : BLOCK_WRITE};
+    replica_send(r, m->joiner, &copied, zero ? none : op->data, zero ? 0 : (uint32_t)m->length_bytes, out);
+}
+
+/* READ, DIGEST and COPY. */
 void replica_on_read(struct replica *r, uint16_t from, const struct mirror_message *m, struct mirror_data data,
                      struct mirror_effects *out)
 {
     struct mirror_data none = {0};
     struct operation *op = NULL;
-    enum operation_kind kind = m->type == MIRROR_READ ? OPERATION_READ : OPERATION_DIGEST;
+    enum operation_kind kind = m->type == MIRROR_READ     ? OPERATION_READ
+                               : m->type == MIRROR_DIGEST ? OPERATION_DIGEST
+                                                          : OPERATION_COPY;
     int refuse = m->offset_bytes + m->length_bytes > r->header.size_bytes ? -EPROTO
                  : !(op = operation_new(r, kind, from, m, data))          ? -ENOBUFS
                                                                           : 0;
     if (refuse) {
-        replica_reply(r, from, m, m->type == MIRROR_READ ? MIRROR_READ_REPLY : MIRROR_DIGEST_REPLY, refuse, none, 0, out);
+        replica_reply(r, from, m, (uint16_t)(m->type + 1), refuse, none, 0, out);
         replica_release(data, out);
         return;
     }

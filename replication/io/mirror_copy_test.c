@@ -1,4 +1,6 @@
 /* Copying between members: repair in place, resync by digest, thin stays thin, verify and scrub. */
+#include "replication/core/mirror_internal.h"
+#include "replication/io/mirror_device_private.h"
 #include "replication/io/test_cluster.h"
 #include <errno.h>
 #include <setjmp.h>
@@ -229,6 +231,82 @@ static void two_join_at_once_from_one_reading(void **state)
     assert_memory_equal(cluster.nodes[2].disk.bytes, cluster.nodes[0].disk.bytes, SIZE);
 }
 
+static bool second_is_asked(struct test_cluster *c)
+{
+    return c->nodes[1].disk.first != NULL;
+}
+static bool third_in_sync(struct test_cluster *c)
+{
+    return c->config.isr == 5;
+}
+static bool idle(struct test_cluster *c)
+{
+    return !c->nodes[1].disk.first;
+}
+
+static void in_sync_members_send_straight_to_the_joiner(void **state)
+{
+    (void)state;
+    test_node_down(&cluster, 2);
+    test_cluster_commit(&cluster, 1, 3, false);
+    write_all(20);
+    uint64_t from_owner = cluster.sent_bytes[0][2], from_second = cluster.sent_bytes[1][2];
+    test_node_up(&cluster, 2);
+    assert_true(test_cluster_run(&cluster, all_in_sync, 8000));
+    assert_memory_equal(cluster.nodes[2].disk.bytes, cluster.nodes[0].disk.bytes, SIZE);
+    assert_int_equal(status_of_owner(&cluster).members[2].sources, 3);
+    assert_in_range(cluster.sent_bytes[0][2] - from_owner, SIZE / 4, SIZE * 3 / 4);
+    assert_in_range(cluster.sent_bytes[1][2] - from_second, SIZE / 4, SIZE * 3 / 4);
+}
+
+static void members_that_do_not_reach_the_joiner_do_not_hold_it_up(void **state)
+{
+    (void)state;
+    test_node_down(&cluster, 2);
+    test_cluster_commit(&cluster, 1, 3, false);
+    write_all(21);
+    test_cluster_link(&cluster, 1, 2, false);
+    cluster.nodes[2].disk.stalled = true;
+    test_node_up(&cluster, 2);
+    test_cluster_link(&cluster, 1, 2, false);
+    cluster.nodes[2].disk.stalled = false;
+    assert_true(test_cluster_run(&cluster, all_in_sync, 8000));
+    assert_memory_equal(cluster.nodes[2].disk.bytes, cluster.nodes[0].disk.bytes, SIZE);
+}
+
+/* A source is told to send, keeps it, and is lost; the joiner gets everything otherwise, and then a newer write. Returns whether
+ * the late copy has spoilt it. */
+static bool late_copy_spoils(uint32_t bugs)
+{
+    test_node_down(&cluster, 2);
+    test_cluster_commit(&cluster, 1, 3, false);
+    write_all(22);
+    cluster.nodes[0].device->mirror->parameters.planted_bugs = bugs;
+    cluster.nodes[1].disk.stalled = true;
+    test_node_up(&cluster, 2);
+    assert_true(test_cluster_run(&cluster, second_is_asked, 3000));
+    test_cluster_link(&cluster, 0, 1, false);
+    assert_true(test_cluster_run(&cluster, third_in_sync, 8000));
+    write_all(23);
+    cluster.nodes[1].disk.stalled = false;
+    uv_idle_start(&cluster.nodes[1].disk.idle, test_disk_turn);
+    assert_true(test_cluster_run(&cluster, idle, 3000));
+    test_cluster_run(&cluster, NULL, 100);
+    return memcmp(cluster.nodes[2].disk.bytes, cluster.nodes[0].disk.bytes, SIZE) != 0;
+}
+
+static void a_copy_that_comes_late_is_of_a_session_that_is_over(void **state)
+{
+    (void)state;
+    assert_false(late_copy_spoils(0));
+}
+
+static void and_would_spoil_the_joiner_otherwise(void **state)
+{
+    (void)state;
+    assert_true(late_copy_spoils(MIRROR_BUG_LATE_COPY));
+}
+
 /* ---- verify and scrub -------------------------------------------------------------------------------------------------- */
 
 static void verify_finds_what_differs_and_repairs_when_told(void **state)
@@ -365,6 +443,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_full_resync_sends_only_what_differs, start_two, end),
         cmocka_unit_test_setup_teardown(comparing_is_left_out_when_everything_differs, start_two, end),
         cmocka_unit_test_setup_teardown(two_join_at_once_from_one_reading, start_three, end),
+        cmocka_unit_test_setup_teardown(in_sync_members_send_straight_to_the_joiner, start_three, end),
+        cmocka_unit_test_setup_teardown(members_that_do_not_reach_the_joiner_do_not_hold_it_up, start_three, end),
+        cmocka_unit_test_setup_teardown(a_copy_that_comes_late_is_of_a_session_that_is_over, start_three, end),
+        cmocka_unit_test_setup_teardown(and_would_spoil_the_joiner_otherwise, start_three, end),
         cmocka_unit_test_setup_teardown(verify_finds_what_differs_and_repairs_when_told, start_two, end),
         cmocka_unit_test_setup_teardown(the_majority_is_right_also_against_the_owner, start_three, end),
         cmocka_unit_test_setup_teardown(scrub_reads_everything_and_repairs_what_cannot_be_read, start_two, end),

@@ -24,7 +24,7 @@ static int device_open_replica(struct mirror_device *d, struct error *error)
 {
     const struct mirror_device_options *o = &d->options;
     const struct block_geometry *disk = &o->data->geometry;
-    struct replica_parameters parameters = {.volume = o->volume, .nodeid = o->nodeid, .boot = o->boot,
+    struct replica_parameters parameters = {.volume = o->volume, .zero = device_data_operations.zero, .nodeid = o->nodeid, .boot = o->boot,
                                             .now_us = mirror_clock_us(),
                                             .intent_clear_us = o->intent_clear_ms * 1000ull};
     struct metadata_header header;

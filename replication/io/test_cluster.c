@@ -43,7 +43,7 @@ static int disk_apply(struct test_disk *disk, struct block_request *r)
     return 0;
 }
 
-static void disk_turn(uv_idle_t *idle)
+void test_disk_turn(uv_idle_t *idle)
 {
     struct test_disk *disk = container_of(idle, struct test_disk, idle);
     struct block_request *r = disk->stalled ? NULL : disk->first;
@@ -62,7 +62,7 @@ static void disk_turn(uv_idle_t *idle)
 
 void test_disk_wake(struct test_disk *disk)
 {
-    uv_idle_start(&disk->idle, disk_turn);
+    uv_idle_start(&disk->idle, test_disk_turn);
 }
 
 static void disk_submit(struct block_device *device, struct block_request *request)
@@ -72,7 +72,7 @@ static void disk_submit(struct block_device *device, struct block_request *reque
     request->device_private[0] = NULL;
     *disk->end = request;
     disk->end = (struct block_request **)&request->device_private[0];
-    uv_idle_start(&disk->idle, disk_turn);
+    uv_idle_start(&disk->idle, test_disk_turn);
 }
 
 static void disk_idle_closed(uv_handle_t *handle)
@@ -136,6 +136,7 @@ static int cluster_send(void *context, uint16_t nodeid, const struct peer_header
     ASSERT(b < c->count && a != b);
     if (!c->link[a][b])
         return -ENOTCONN;
+    c->sent_bytes[a][b] += header->payload_bytes;
     if (header->type == MIRROR_CONFIRM) {
         c->confirms++;
         if (c->hold_confirms)
@@ -338,7 +339,7 @@ void test_cluster_end(struct test_cluster *c)
     for (unsigned i = 0; i < c->count; i++) {
         c->nodes[i].disk.stalled = false;
         if (c->nodes[i].device)
-            uv_idle_start(&c->nodes[i].disk.idle, disk_turn);
+            uv_idle_start(&c->nodes[i].disk.idle, test_disk_turn);
         test_node_down(c, i);
         free(c->nodes[i].disk.bytes);
         free(c->nodes[i].disk.bad);

@@ -42,6 +42,7 @@ struct test_cluster {
     uint64_t size_bytes;
     struct test_node nodes[TEST_NODES_MAX];
     bool link[TEST_NODES_MAX][TEST_NODES_MAX];
+    uint64_t sent_bytes[TEST_NODES_MAX][TEST_NODES_MAX];
     struct mirror_config config;
     bool commits; /* ask_isr is granted */
     unsigned asked;
@@ -69,6 +70,8 @@ void test_cluster_commit(struct test_cluster *cluster, uint16_t owner, uint8_t i
 void test_cluster_link(struct test_cluster *cluster, unsigned a, unsigned b, bool up);
 /* Run the loop until condition(cluster) or the time is over. */
 bool test_cluster_run(struct test_cluster *cluster, bool (*condition)(struct test_cluster *cluster), unsigned timeout_ms);
+/* What works a disk's queue off: to be started after stalled is taken back. */
+void test_disk_turn(uv_idle_t *idle);
 /* A request, run until it completes. */
 int test_cluster_io(struct test_cluster *cluster, unsigned index, enum block_operation operation, uint64_t offset,
                     void *data, uint64_t length);

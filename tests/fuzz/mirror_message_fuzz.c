@@ -122,6 +122,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     feed(false, &(struct mirror_event){.type = MIRROR_EVENT_CONFIG, .config = &config});
     for (unsigned i = 0; i < 3; i++)
         feed(false, &(struct mirror_event){.type = MIRROR_EVENT_REQUEST, .request = &requests[i]});
+    if (mirror_check_start(mirror, &(struct mirror_check_options){.kind = MIRROR_CHECK_VERIFY, .repair = true}, now) < 0)
+        abort();
     while (size > 7) {
         one_frame(&data, &size);
         now += 1000;

@@ -281,14 +281,23 @@ static void verified(void)
         for (unsigned n = 0; n < NODES; n++)
             bad += nodes[n].bad[b];
     (void)mirror_check_stop(nodes[owner].mirror, clock_of(owner));
-    run_until(world.now_us + 500000);
-    if (mirror_check_start(nodes[owner].mirror, &options, clock_of(owner)) < 0) {
-        sim_violate(&world, "verify does not start");
+    int result = -EBUSY;
+    for (unsigned i = 0; i < 40 && result < 0; i++) { /* pieces under way end first; a link that was just cut is noticed late */
+        run_until(world.now_us + 100000);
+        owner = committed.owner - 1u;
+        result = mirror_check_start(nodes[owner].mirror, &options, clock_of(owner));
+    }
+    if (result < 0) {
+        sim_violate(&world, "verify does not start: %d", result);
         return;
     }
     step_mirror(owner, &(struct mirror_event){.type = MIRROR_EVENT_TICK});
-    run_until(world.now_us + 2000000);
-    mirror_get_status(nodes[owner].mirror, clock_of(owner), &status);
+    for (unsigned i = 0; i < 50; i++) {
+        run_until(world.now_us + 200000);
+        mirror_get_status(nodes[owner].mirror, clock_of(owner), &status);
+        if (status.check.state == MIRROR_CHECK_DONE)
+            break;
+    }
     for (uint32_t b = 0; b < BLOCKS; b++)
         for (unsigned n = 0; n < NODES; n++)
             left += nodes[n].bad[b];
@@ -359,7 +368,7 @@ static bool run_seed(uint64_t seed)
 }
 
 static uint64_t first_seed = 1, seed_count = 3000;
-static double limit_s = 20;
+static double limit_s = 8; /* of CPU */
 
 static double seconds(void)
 {
@@ -410,7 +419,8 @@ static const struct {
     {REPLICA_BUG_ACK_EARLY, "ack before durable (I5)"},
     {REPLICA_BUG_NO_PROMISE, "promises to the old owner are not kept (I7)"},
     {REPLICA_BUG_NO_SEAL, "lower epochs are accepted (I2)"},
-    /* REPLICA_BUG_VOLATILE_DIRTY cannot show here: an intent bit always covers what a lost dirty bit would have; see
+    /* MIRROR_BUG_LATE_COPY: see a_copy_that_comes_late_is_of_a_session_that_is_over in replication/io/mirror_copy_test.c.
+     * REPLICA_BUG_VOLATILE_DIRTY cannot show here: an intent bit always covers what a lost dirty bit would have; see
      * degraded_write_waits_for_its_dirty_mark in replica_test.c. */
 };
 
