@@ -1,6 +1,7 @@
 /* gluster_bench NAME STORE REPLICAS HOST VOLUME SIZE_MIB SECONDS WORKLOADS [PID...]
  * The workloads on a file of a GlusterFS volume, through its libgfapi in this process (loaded at run time: no build dependency).
  * The file is opened O_DIRECT|O_DSYNC: like the product's, a write that was answered is durable on every replica.
+ * With a NAME that ends in +wb it is opened O_DIRECT only: what was answered need not be durable.
  * Depth 1 uses the blocking calls, other depths the asynchronous ones. PID...: the bricks, whose CPU time counts as well.
  * Prints "NAME STORE REPLICAS" and the meter's figures. */
 #include "tests/bench/bench_meter.h"
@@ -161,7 +162,7 @@ int main(int argc, char **argv)
     bench_must(gf.set_volfile_server(fs, "tcp", argv[4], PORT) < 0 ? -errno : 0, "glfs_set_volfile_server");
     bench_must(gf.set_logging(fs, "/dev/null", 1) < 0 ? -errno : 0, "glfs_set_logging");
     bench_must(gf.init(fs) < 0 ? -errno : 0, "glfs_init");
-    fd = gf.creat(fs, "/bench.data", O_RDWR | O_DIRECT | O_DSYNC, 0600);
+    fd = gf.creat(fs, "/bench.data", O_RDWR | O_DIRECT | (strstr(argv[1], "+wb") ? 0 : O_DSYNC), 0600);
     bench_must(fd ? 0 : -errno, "glfs_creat");
     for (unsigned i = 0; i < BENCH_DEPTH_MAX; i++)
         slots[i].data = bench_buffer(BENCH_LARGEST_BYTES);

@@ -28,7 +28,7 @@ NF == 9 {
     if (!(group in known)) { known[group] = 1; groups[++group_count] = group }
 }
 END {
-    systems = split("floor store clear tls " options "gluster gluster-tuned", names, " ")
+    systems = split("floor store clear tls " options "gluster gluster-tuned gluster+wb", names, " ")
     for (g = 1; g <= group_count; g++) {
         split(groups[g], part, SUBSEP)
         store = part[1]; replicas = part[2]; workload = part[3]
