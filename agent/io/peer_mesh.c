@@ -518,7 +518,20 @@ int peer_send(struct peer *peer, const struct peer_header *header, const struct 
 {
     if (peer->state != LINK_UP)
         return -ENOTCONN;
-    int result = peer_session_send(peer->session, header, iov, iov_count);
+    int result = peer_session_send_begin(peer->session, header, iov, iov_count);
+    for (unsigned i = 0; i < iov_count && result == 0; i++) {
+        const uint8_t *from = iov[i].iov_base;
+        size_t left = iov[i].iov_len;
+        while (left && result == 0) {
+            size_t part = MIN(left, (size_t)MESH_WRITE_BYTES);
+            result = peer_session_send_part(peer->session, from, part);
+            from += part;
+            left -= part;
+            /* What is much leaves while it is in the cache, and the peer decrypts it while we encrypt what follows. */
+            if (result == 0 && !(peer->events & UV_WRITABLE) && peer_session_queued(peer->session) >= MESH_WRITE_BYTES)
+                link_write(peer);
+        }
+    }
     if (result == 0) {
         peer->statistics.frames_sent++;
         mesh_mark_dirty(peer);

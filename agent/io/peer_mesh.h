@@ -100,7 +100,8 @@ MUST_CHECK int peer_mesh_set_seeds(struct peer_mesh *mesh, const char *const *ad
 void peer_mesh_adopt(struct peer_mesh *mesh, int fd);
 
 /* Send one frame. header->payload_bytes is set from iov; payload_crc is the caller's (0: none, TLS protects the bytes).
- * All is copied (encrypted) before return, and written once per loop turn. -EAGAIN: the queue of that peer is full,
+ * All is copied (encrypted) before return, and written at the end of the loop's turn, or
+ * before when it is much. -EAGAIN: the queue of that peer is full,
  * -EMSGSIZE, -ENOMEM, -ENOTCONN (the link is going down). */
 MUST_CHECK int peer_send(struct peer *peer, const struct peer_header *header, const struct iovec *iov, unsigned iov_count);
 /* The same by nodeid; -ENOTCONN when that one is not up. */

@@ -12,6 +12,7 @@
 #define MESH_TICK_MS             50u
 #define MESH_TRIM_US             10000000u
 #define MESH_RECEIVE_BYTES       (256u << 10)
+#define MESH_WRITE_BYTES         (128u << 10) /* queued output that is written before the turn's end */
 #define MESH_UNKNOWN_MAX         256u /* links that have not introduced themselves; the oldest is dropped beyond */
 #define MESH_STRANGERS_MAX       64u
 #define MESH_HANDSHAKE_US        3000000u

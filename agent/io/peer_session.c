@@ -55,30 +55,32 @@ void peer_session_free(struct peer_session *session)
 
 /* ---- sending ---- */
 
-static int frame_write(struct peer_session *session, const struct peer_header *header, const struct iovec *iov,
-                       unsigned iov_count, size_t payload_bytes)
+static int bytes_write(struct peer_session *session, const void *from, size_t size)
 {
-    uint8_t raw[PEER_HEADER_BYTES];
-    struct peer_header copy = *header;
-    copy.payload_bytes = (uint32_t)payload_bytes;
-    peer_header_encode(&copy, raw);
-    int result = peer_tls_write(session->tls, raw, sizeof(raw));
-    for (unsigned i = 0; i < iov_count && result == 0; i++)
-        result = peer_tls_write(session->tls, iov[i].iov_base, iov[i].iov_len);
+    int result = peer_tls_write(session->tls, from, size);
     if (result < 0)
         session->state = SESSION_FAILED; /* half a frame may be out */
     return result;
 }
 
+static int header_write(struct peer_session *session, const struct peer_header *header, size_t payload_bytes)
+{
+    uint8_t raw[PEER_HEADER_BYTES];
+    struct peer_header copy = *header;
+    copy.payload_bytes = (uint32_t)payload_bytes;
+    peer_header_encode(&copy, raw);
+    return bytes_write(session, raw, sizeof(raw));
+}
+
 static int small_frame_write(struct peer_session *session, uint16_t type, uint64_t argument, const void *payload, size_t size)
 {
     struct peer_header header = {.type = type, .argument = argument};
-    struct iovec iov = {(void *)payload, size};
-    return frame_write(session, &header, &iov, size ? 1 : 0, size);
+    int result = header_write(session, &header, size);
+    return result == 0 && size ? bytes_write(session, payload, size) : result;
 }
 
-int peer_session_send(struct peer_session *session, const struct peer_header *header, const struct iovec *iov,
-                      unsigned iov_count)
+int peer_session_send_begin(struct peer_session *session, const struct peer_header *header, const struct iovec *iov,
+                            unsigned iov_count)
 {
     size_t size = 0;
     if (session->state != SESSION_UP)
@@ -90,7 +92,21 @@ int peer_session_send(struct peer_session *session, const struct peer_header *he
     }
     if (peer_tls_queued(session->tls) + PEER_HEADER_BYTES + size > session->queue_bytes)
         return -EAGAIN;
-    return frame_write(session, header, iov, iov_count, size);
+    return header_write(session, header, size);
+}
+
+int peer_session_send_part(struct peer_session *session, const void *from, size_t size)
+{
+    return session->state == SESSION_UP ? bytes_write(session, from, size) : -ENOTCONN;
+}
+
+int peer_session_send(struct peer_session *session, const struct peer_header *header, const struct iovec *iov,
+                      unsigned iov_count)
+{
+    int result = peer_session_send_begin(session, header, iov, iov_count);
+    for (unsigned i = 0; i < iov_count && result == 0; i++)
+        result = peer_session_send_part(session, iov[i].iov_base, iov[i].iov_len);
+    return result;
 }
 
 static int hello_write(struct peer_session *session)

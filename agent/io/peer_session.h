@@ -65,6 +65,11 @@ MUST_CHECK int peer_session_tick(struct peer_session *session, uint64_t now_us, 
  * or, the link being lost: -ENOMEM, -EPROTO. */
 MUST_CHECK int peer_session_send(struct peer_session *session, const struct peer_header *header, const struct iovec *iov,
                                  unsigned iov_count);
+/* The same in parts, so that the output of a long frame can be written before its end is encrypted: begin checks and sends the
+ * header, then each iov follows, in parts as the caller likes. Nothing else may be sent before the frame is whole. */
+MUST_CHECK int peer_session_send_begin(struct peer_session *session, const struct peer_header *header, const struct iovec *iov,
+                                       unsigned iov_count);
+MUST_CHECK int peer_session_send_part(struct peer_session *session, const void *from, size_t size);
 /* Introduce ourselves anew (when UP), or so (before). A failure is that of the link and shows at the next call, too. */
 int peer_session_set_hello(struct peer_session *session, const struct peer_hello *hello);
 /* The answer to INTRODUCED, before anything else: the session is UP. A failure is that of the link and shows again later. */

@@ -1,5 +1,6 @@
 /* Frames to ourselves, to other nodes, and from them. */
 #include "replication/io/mirror_device_private.h"
+#include "director/base/crc32c.h"
 
 static void send_to_self(struct mirror_device *d, const struct mirror_effect *effect)
 {
@@ -46,7 +47,10 @@ static void send_to_peer(struct mirror_device *d, const struct mirror_effect *ef
         }
         count += data_slice(data, offset, effect->send.data_bytes, iov + count);
     }
-    int result = transport->send(transport->context, effect->send.nodeid, &effect->send.header, iov, count);
+    struct peer_header header = effect->send.header;
+    for (unsigned i = 0; i < count; i++) /* from end to end: TLS guards the wire only */
+        header.payload_crc = crc32c(header.payload_crc, iov[i].iov_base, iov[i].iov_len);
+    int result = transport->send(transport->context, effect->send.nodeid, &header, iov, count);
     if (flat)
         data_unref(flat);
     if (result < 0 && result != -ENOTCONN)
