@@ -33,6 +33,7 @@ static void fail(struct scsi_task *task, int status)
         scsi_task_sense(task, SCSI_SENSE_WRITE_PROTECTED);
         return;
     case -EIO:
+    case -EBADMSG: /* bad checksums at every replica */
         scsi_task_sense_information(task, reading ? SCSI_SENSE_READ_ERROR : SCSI_SENSE_WRITE_ERROR,
                                     task->block.offset_bytes / block_bytes(task));
         return;
@@ -88,6 +89,13 @@ static bool get_scratch(struct scsi_task *task, uint32_t size)
     if (!task->scratch)
         scsi_task_status(task, SCSI_TASK_SET_FULL); /* memory is used up: the initiator comes again */
     return task->scratch != NULL;
+}
+
+void scsi_task_confirm(struct scsi_task *task, void (*step)(struct scsi_task *task))
+{
+    uint32_t size = block_bytes(task);
+    if (get_scratch(task, size))
+        submit(task, BLOCK_READ, 0, size, task->scratch->data, 0, step);
 }
 
 /* PROTECT field: no protection information here (SBC-3 §4.22, INQUIRY PROTECT 0). */

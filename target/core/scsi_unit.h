@@ -167,6 +167,10 @@ void scsi_task_set_sense(struct scsi_task *task, const struct scsi_sense *sense,
 #define SCSI_DESIGNATOR_MAX 20u
 uint8_t scsi_designator(const struct scsi_unit *unit, uint8_t type, uint8_t to[static SCSI_DESIGNATOR_MAX]);
 
+/* Go on with step when it is certain that this node still owned the unit after the command came: what is answered from memory
+ * alone could be of the past. It reads a block, which the device answers only under a valid lease (I7). Ends the task otherwise. */
+void scsi_task_confirm(struct scsi_task *task, void (*step)(struct scsi_task *task));
+
 /* Handlers by file. */
 void scsi_inquiry(struct scsi_task *task);
 void scsi_report_target_port_groups(struct scsi_task *task);

@@ -8,6 +8,7 @@
  *     sim_disk   log and replica disks           sim_control  log, tree, planner of a node
  *     sim_node   start, crash, pause; clocks     sim_unit     mirror and replica of a volume on a node
  *     sim_mix    how bad a run is                sim_operator what clients and operators ask an agent for
+ *     sim_target the production target: SCSI commands on top of all that
  *     sim_client reads and writes                sim_check    what must hold over all nodes
  *     sim_nemesis random faults                  sim_cluster  making, forming, healing, settling */
 #ifndef DIRECTOR_TESTS_SIM_H
@@ -76,6 +77,7 @@ struct sim_mix {
     unsigned rot_place;
     unsigned wire;            /* a frame is damaged, or its connection reset */
     unsigned slow_disk, slow_frame, slow_mail;
+    unsigned commands;        /* SCSI commands, of what clients do */
     unsigned reads, compares; /* of the accesses; of the others */
     unsigned hot, hot_blocks;
     unsigned client_us;
@@ -147,6 +149,8 @@ void sim_link_cut(struct sim *sim, unsigned a, unsigned b, bool cut);
 void sim_link_start(struct sim_node *node); /* heartbeats of a process */
 /* One frame of a volume; data travels as a copy. body is copied. Lost when there is no link. */
 void sim_link_send(struct sim_node *from, unsigned to, const struct mirror_effect *send);
+/* A forwarded SCSI command or its reply; takes payload when there is a link. */
+bool sim_link_send_scsi(struct sim_node *from, unsigned to, const struct peer_header *header, uint8_t *payload);
 /* VOLUME_UP of agent/node/engine.c. */
 void sim_link_announce(struct sim_node *from, unsigned to, unsigned volume, bool ask);
 void sim_link_part(struct sim_node *from, unsigned to, unsigned volume); /* VOLUME_DOWN */
@@ -244,6 +248,8 @@ void sim_control_crash(struct sim_node *node);
 void sim_control_letter(struct sim_node *node, const struct sim_letter *letter);
 void sim_control_bus_lost(struct sim_node *node);
 void sim_control_ask_isr(struct sim_node *node, unsigned volume, uint64_t epoch, uint64_t version, uint32_t isr);
+void sim_control_reserve(struct sim_node *node, uint64_t volume_id, uint64_t epoch, uint64_t version, const uint8_t *bytes,
+                         uint32_t size);
 void sim_control_blank(struct sim_node *node, unsigned volume, unsigned replica, uint64_t incarnation);
 /* command: origin and time are filled in. Returns false when the log refused it. */
 bool sim_control_propose(struct sim_node *node, Director__Command *command, enum rsm_change change, uint16_t change_nodeid,
@@ -296,6 +302,9 @@ struct sim_unit {
     struct replica *core;
     uint32_t linked;         /* bit: node place */
     uint64_t tick_at;
+    uint8_t *reservations;   /* as committed last (I14) */
+    uint32_t reservations_bytes;
+    uint64_t reservations_version;
     uint64_t incarnation;    /* of the disk that is open */
     uint64_t blank_told_us;
 };
@@ -303,6 +312,8 @@ struct sim_unit {
 /* From one thread of a node to the other, in order. */
 void sim_unit_put(struct sim_node *node, unsigned volume, const struct tree_volume *config);
 void sim_unit_authority(struct sim_node *node, bool authority);
+/* The target asks for a commit: from the I/O to the control thread. */
+void sim_unit_reserve(struct sim_node *node, uint64_t volume_id, uint64_t epoch, uint64_t version, const uint8_t *bytes, uint32_t size);
 void sim_unit_node_dead(struct sim_node *node, uint16_t nodeid, uint64_t boot);
 /* In the I/O thread. */
 void sim_unit_link_up(struct sim_node *node, unsigned peer, uint64_t boot);
@@ -342,6 +353,7 @@ struct sim_node {
     struct sim_control control;
     bool authority;
     struct sim_unit units[SIM_VOLUMES_MAX];
+    struct sim_target *target; /* of the process */
     struct sim_op *ops;
     struct sim_bus_node bus;
 };
@@ -410,8 +422,9 @@ struct sim {
     } epochs[SIM_VOLUMES_MAX];
     uint64_t next_incarnation;
     struct sim_op *ops;
+    struct sim_command *commands; /* of stories */
     struct {
-        unsigned reads, writes, compares, failed, changes, questions, promotions, crashes, views, spoiled, damaged, repaired;
+        unsigned commands, reads, writes, compares, failed, changes, questions, promotions, crashes, views, spoiled, damaged, repaired;
     } counts;
 };
 

@@ -1,5 +1,5 @@
 /* Clients: reads, uniquely tagged writes and COMPARE AND WRITE at any node whose mirror takes them, stale owners included. */
-#include "tests/simulation/sim.h"
+#include "tests/simulation/sim_target.h"
 
 #include <errno.h>
 #include <string.h>
@@ -162,6 +162,10 @@ static void turn(struct sim *sim)
     struct sim_node *node = &sim->nodes[sim_random(world, sim->node_count)];
     unsigned volume = (unsigned)sim_random(world, sim->options.volumes), under_way[2] = {0, 0};
     bool read = sim_chance(world, mix->reads);
+    if (sim_chance(world, mix->commands)) {
+        sim_target_turn(node, volume);
+        return;
+    }
     if (!sim_unit_serving(node, volume))
         return;
     for (struct sim_op *op = node->ops; op; op = op->next_active)

@@ -1,6 +1,6 @@
 /* The cluster as a whole: made and formed as agents form it (one node bootstraps, others are added, caught up, made voters),
  * healed, settled. */
-#include "tests/simulation/sim.h"
+#include "tests/simulation/sim_target.h"
 
 #include <string.h>
 
@@ -185,7 +185,7 @@ struct sim *sim_new(const struct sim_options *options)
     sim->world.verbose = options->verbose;
     sim->data.world = &sim->world;
     sim->next_incarnation = 100;
-    sim_history_init(&sim->history, &sim->world, SIM_VOLUMES_MAX * SIM_BLOCKS);
+    sim_history_init(&sim->history, &sim->world, SIM_VOLUMES_MAX * SIM_BLOCKS + SIM_TARGET_BLOCKS);
     for (unsigned i = 0; i < SIM_NODES_MAX; i++)
         node_init(sim, i);
     sim->node_count = 1;
@@ -223,6 +223,11 @@ void sim_free(struct sim *sim)
         struct sim_op *op = sim->ops;
         sim->ops = op->next;
         free(op);
+    }
+    while (sim->commands) {
+        struct sim_command *command = sim->commands;
+        sim->commands = command->next;
+        free(command);
     }
     for (unsigned v = 0; v < SIM_VOLUMES_MAX; v++)
         free(sim->epochs[v].owners);

@@ -162,6 +162,22 @@ void sim_control_ask_isr(struct sim_node *node, unsigned place, uint64_t epoch, 
         sim_control_propose_isr(node, volume->id, epoch, version, answer.isr);
 }
 
+void sim_control_reserve(struct sim_node *node, uint64_t volume_id, uint64_t epoch, uint64_t version, const uint8_t *bytes,
+                         uint32_t size)
+{
+    Director__Command command = DIRECTOR__COMMAND__INIT;
+    Director__VolumeReserve reserve = DIRECTOR__VOLUME_RESERVE__INIT;
+    if (!node->control.quorate)
+        return; /* it asks again */
+    reserve.volume = volume_id;
+    reserve.expect_epoch = epoch;
+    reserve.expect_version = version;
+    reserve.table = (ProtobufCBinaryData){size, (uint8_t *)bytes};
+    command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_RESERVE;
+    command.volume_reserve = &reserve;
+    (void)sim_control_propose(node, &command, RSM_CHANGE_NONE, 0, SIM_PROPOSE_PLAN, 0);
+}
+
 void sim_control_blank(struct sim_node *node, unsigned place, unsigned replica, uint64_t incarnation)
 {
     char name[16];

@@ -2,7 +2,7 @@
  * the frames of all volumes in order; when it breaks, what is on the way is lost. A reset is seen at once, a cut cable only by
  * silence. Control links are modelled by their heartbeats alone. */
 #include "replication/core/message.h"
-#include "tests/simulation/sim.h"
+#include "tests/simulation/sim_target.h"
 
 #include <string.h>
 
@@ -10,7 +10,7 @@
 #define HEARTBEAT_CONTROL_US 200000u
 #define SILENCE_US           500000u /* a cut link is noticed; shorter than the mesh's, so that runs can be short */
 
-enum frame_kind { FRAME_VOLUME, FRAME_ANNOUNCE, FRAME_PART, FRAME_BEAT, FRAME_BEAT_ACK, FRAME_UP, FRAME_DOWN, FRAME_CONTROL_BEAT };
+enum frame_kind { FRAME_VOLUME, FRAME_ANNOUNCE, FRAME_PART, FRAME_BEAT, FRAME_BEAT_ACK, FRAME_UP, FRAME_DOWN, FRAME_SCSI, FRAME_CONTROL_BEAT };
 
 struct frame {
     struct sim_event event;
@@ -169,6 +169,16 @@ void sim_link_send(struct sim_node *from, unsigned to, const struct mirror_effec
     }
 }
 
+bool sim_link_send_scsi(struct sim_node *from, unsigned to, const struct peer_header *header, uint8_t *payload)
+{
+    struct frame *frame = transmit(from, to, FRAME_SCSI);
+    if (!frame)
+        return false;
+    frame->header = *header;
+    frame->body = payload;
+    return true;
+}
+
 void sim_link_announce(struct sim_node *from, unsigned to, unsigned volume, bool ask)
 {
     struct frame *frame = transmit(from, to, FRAME_ANNOUNCE);
@@ -263,6 +273,9 @@ static void frame_arrives(struct sim_world *world, struct sim_event *event)
     switch (frame->kind) {
     case FRAME_VOLUME:
         volume_frame(node, frame);
+        break;
+    case FRAME_SCSI:
+        sim_target_receive(node, frame->from, &frame->header, frame->body);
         break;
     case FRAME_ANNOUNCE:
         sim_unit_announced(node, frame->from, frame->volume, frame->ask);

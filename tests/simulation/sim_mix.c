@@ -35,6 +35,7 @@ void sim_mix_draw(struct sim_mix *mix, struct sim_world *world, unsigned nodes)
     mix->hot_blocks = 1 + (unsigned)sim_random(world, 6);
     mix->hot = sim_chance(world, 3000) ? 9500 : 6000;
     mix->compares = some(world, 4000);
+    mix->commands = some(world, 4000);
     mix->reads = 2000 + (unsigned)sim_random(world, 6000);
     mix->client_us = sim_chance(world, 5000) ? 600 : 2500;
     mix->drift_ppm = (int)some(world, 40000);

@@ -1,5 +1,5 @@
 /* The life of a node's process, its threads and its clock. */
-#include "tests/simulation/sim.h"
+#include "tests/simulation/sim_target.h"
 
 #include <string.h>
 
@@ -120,6 +120,7 @@ void sim_node_start(struct sim_node *node)
     node->boot = (uint64_t)node->nodeid << 32 | ++node->life;
     node->mail_at[0] = node->mail_at[1] = 0;
     SIM_LOG(node->sim, "node %u starts", node->nodeid);
+    sim_target_start(node);
     sim_control_start(node);
     if (node->up)
         sim_link_start(node);
@@ -169,6 +170,7 @@ void sim_node_crash(struct sim_node *node, enum sim_crash crash)
     sim_queue_drop(&node->held);
     sim_queue_drop(&node->waiting);
     sim_client_forget(node);
+    sim_target_crash(node);
     sim_unit_crash(node, power);
     sim_control_crash(node);
     node->life++; /* voids what was planned for it */

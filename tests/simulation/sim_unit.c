@@ -1,6 +1,6 @@
 /* The I/O thread of a node: for each volume its mirror and its replica, as agent/node/engine.c, engine_volume.c and
  * replication/io/mirror_device.c join them. A link counts for a volume only while both ends have it open (VOLUME_UP). */
-#include "tests/simulation/sim.h"
+#include "tests/simulation/sim_target.h"
 
 #include "agent/node/volume_config.h"
 
@@ -11,7 +11,7 @@
 
 /* ---- mail between the threads --------------------------------------------------------------------------------- */
 
-enum mail_kind { MAIL_PUT, MAIL_AUTHORITY, MAIL_NODE_DEAD, MAIL_ASK_ISR, MAIL_BLANK };
+enum mail_kind { MAIL_PUT, MAIL_AUTHORITY, MAIL_NODE_DEAD, MAIL_ASK_ISR, MAIL_BLANK, MAIL_RESERVE };
 
 struct mail {
     struct sim_event event;
@@ -23,13 +23,18 @@ struct mail {
     uint64_t boot, epoch, version, incarnation;
     uint32_t isr;
     unsigned replica;
+    uint8_t *table; /* of reservations: the mail's */
+    uint32_t table_bytes;
+    uint64_t volume_id;
 };
 
 static void unit_update(struct sim_node *node, unsigned volume);
 
 static void mail_drop(struct sim_event *event)
 {
-    free(container_of(event, struct mail, event));
+    struct mail *mail = container_of(event, struct mail, event);
+    free(mail->table);
+    free(mail);
 }
 
 static void node_dead(struct sim_node *node, const struct mail *mail)
@@ -42,6 +47,8 @@ static void node_dead(struct sim_node *node, const struct mail *mail)
         if (node->life == life && node->units[v].mirror)
             sim_unit_step_mirror(node, v, &event);
     }
+    if (node->life == life)
+        sim_target_node_dead(node, mail->nodeid);
 }
 
 static void mail_read(struct sim_world *world, struct sim_event *event)
@@ -55,6 +62,13 @@ static void mail_read(struct sim_world *world, struct sim_event *event)
         node->units[mail->volume].known = true;
         node->units[mail->volume].config = mail->config;
         node->units[mail->volume].replica = tree_volume_replica_of(&mail->config, node->nodeid);
+        if (mail->version > node->units[mail->volume].reservations_version) {
+            free(node->units[mail->volume].reservations);
+            node->units[mail->volume].reservations = mail->table;
+            node->units[mail->volume].reservations_bytes = mail->table_bytes;
+            node->units[mail->volume].reservations_version = mail->version;
+            mail->table = NULL;
+        }
         unit_update(node, mail->volume);
         break;
     case MAIL_AUTHORITY:
@@ -71,7 +85,11 @@ static void mail_read(struct sim_world *world, struct sim_event *event)
     case MAIL_BLANK:
         sim_control_blank(node, mail->volume, mail->replica, mail->incarnation);
         break;
+    case MAIL_RESERVE:
+        sim_control_reserve(node, mail->volume_id, mail->epoch, mail->version, mail->table, mail->table_bytes);
+        break;
     }
+    free(mail->table);
     free(mail);
 }
 
@@ -88,15 +106,36 @@ static struct mail *mail_new(struct sim_node *node, enum mail_kind kind)
 
 static void mail_send(struct sim_node *node, struct mail *mail)
 {
-    enum sim_thread to = mail->kind == MAIL_ASK_ISR || mail->kind == MAIL_BLANK ? SIM_CONTROL : SIM_IO;
+    enum sim_thread to = mail->kind >= MAIL_ASK_ISR ? SIM_CONTROL : SIM_IO;
     sim_node_plan(node, to, &mail->event, sim_node_mail_at(node, to));
+}
+
+static void mail_table(struct mail *mail, uint64_t version, const uint8_t *bytes, uint32_t size)
+{
+    mail->table = malloc(size + 1u);
+    ASSERT(mail->table);
+    memcpy(mail->table, bytes, size);
+    mail->table_bytes = size;
+    mail->version = version;
 }
 
 void sim_unit_put(struct sim_node *node, unsigned volume, const struct tree_volume *config)
 {
     struct mail *mail = mail_new(node, MAIL_PUT);
+    const struct tree_reservation *reservation = tree_volume_reservation(node->control.tree, config->id);
     mail->volume = volume;
     mail->config = *config;
+    if (reservation)
+        mail_table(mail, reservation->version, reservation->table, reservation->table_bytes);
+    mail_send(node, mail);
+}
+
+void sim_unit_reserve(struct sim_node *node, uint64_t volume_id, uint64_t epoch, uint64_t version, const uint8_t *bytes, uint32_t size)
+{
+    struct mail *mail = mail_new(node, MAIL_RESERVE);
+    mail->volume_id = volume_id;
+    mail->epoch = epoch;
+    mail_table(mail, version, bytes, size);
     mail_send(node, mail);
 }
 
@@ -181,7 +220,8 @@ static void perform(struct sim_node *node, unsigned volume, const struct mirror_
             sim_disk_submit_meta(node, volume, effect);
             break;
         case MIRROR_EFFECT_COMPLETE:
-            sim_client_finish(node, effect->complete.request, effect->complete.status);
+            if (!sim_target_complete(node, effect->complete.request, effect->complete.status))
+                sim_client_finish(node, effect->complete.request, effect->complete.status);
             break;
         case MIRROR_EFFECT_RELEASE:
             sim_bytes_unref(&sim->data, effect->release);
@@ -385,7 +425,7 @@ static bool unit_follow(struct sim_node *node, unsigned volume)
     return false;
 }
 
-static void unit_update(struct sim_node *node, unsigned volume)
+static void mirror_update(struct sim_node *node, unsigned volume)
 {
     struct sim_unit *unit = &node->units[volume];
     bool bug = node->sim->options.sim_bugs & SIM_BUG_PUSH_BEFORE_CURRENT;
@@ -397,6 +437,14 @@ static void unit_update(struct sim_node *node, unsigned volume)
     sim_unit_step_mirror(node, volume, &event);
     if (node->life == life)
         blank_check(node, volume);
+}
+
+static void unit_update(struct sim_node *node, unsigned volume)
+{
+    uint64_t life = node->life;
+    mirror_update(node, volume);
+    if (node->life == life)
+        sim_target_update(node, volume);
 }
 
 /* ---- links ---------------------------------------------------------------------------------------------------- */
@@ -423,6 +471,8 @@ void sim_unit_link_down(struct sim_node *node, unsigned peer)
         if (node->life == life)
             sim_unit_step_mirror(node, v, &event);
     }
+    if (node->life == life)
+        sim_target_link_down(node, peer);
 }
 
 void sim_unit_announced(struct sim_node *node, unsigned peer, unsigned volume, bool ask)
@@ -463,6 +513,7 @@ void sim_unit_crash(struct sim_node *node, bool power)
         sim_disk_crash(node, v, power);
         mirror_free(node->units[v].mirror);
         replica_free(node->units[v].core);
+        free(node->units[v].reservations);
         memset(&node->units[v], 0, sizeof(node->units[v]));
     }
     memset(node->links, 0, sizeof(node->links));
