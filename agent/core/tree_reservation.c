@@ -70,6 +70,9 @@ int tree_volume_reserve(struct tree_change *change)
         return error_set(change->error, -ESTALE,
                          "volume '%s' is at epoch %" PRIu64 " with reservations %" PRIu64 ", not %" PRIu64 " and %" PRIu64 ": look again",
                          volume->name, volume->epoch, version, reserve->expect_epoch, reserve->expect_version);
+    if (change->command->origin != volume->owner)
+        return error_set(change->error, -ESTALE, "node %u does not own volume '%s': its owner keeps the reservations",
+                         change->command->origin, volume->name);
     if (reserve->table.len > TREE_RESERVATION_BYTES)
         return error_set(change->error, -E2BIG, "the reservations of volume '%s' take %zu bytes: at most %u are possible",
                          volume->name, reserve->table.len, TREE_RESERVATION_BYTES);

@@ -330,6 +330,13 @@ static void a_replica_in_sync_keeps_its_incarnation(void **state)
     tree_free(tree);
 }
 
+static int reserve(struct tree *tree, uint16_t origin, Director__VolumeReserve *body)
+{
+    Director__Command command = COMMAND(VOLUME_RESERVE, volume_reserve, body);
+    command.origin = origin;
+    return apply(tree, command);
+}
+
 static void reservations_change_in_the_epoch_of_their_owner(void **state)
 {
     (void)state;
@@ -337,20 +344,22 @@ static void reservations_change_in_the_epoch_of_their_owner(void **state)
     uint8_t table[TREE_RESERVATION_BYTES + 1] = {1, 2, 3};
     Director__VolumeReserve body = DIRECTOR__VOLUME_RESERVE__INIT;
     assert_int_equal(volume_create(tree, "vol1", GIB, 2), 0);
+    uint16_t owner = tree_volume_by_id(tree, 1)->owner;
     body.volume = 1;
     body.expect_epoch = 1;
     body.table = (ProtobufCBinaryData){3, table};
     assert_null(tree_volume_reservation(tree, 1));
-    assert_int_equal(apply(tree, COMMAND(VOLUME_RESERVE, volume_reserve, &body)), 0);
-    REFUSED(tree, -ESTALE, apply(tree, COMMAND(VOLUME_RESERVE, volume_reserve, &body)));
+    REFUSED(tree, -ESTALE, reserve(tree, owner + 1, &body)); /* not its own */
+    assert_int_equal(reserve(tree, owner, &body), 0);
+    REFUSED(tree, -ESTALE, reserve(tree, owner, &body));
     body.expect_version = 1;
     body.table.len = sizeof(table);
-    REFUSED(tree, -E2BIG, apply(tree, COMMAND(VOLUME_RESERVE, volume_reserve, &body)));
+    REFUSED(tree, -E2BIG, reserve(tree, owner, &body));
     body.table.len = 2;
     body.expect_epoch = 2;
-    REFUSED(tree, -ESTALE, apply(tree, COMMAND(VOLUME_RESERVE, volume_reserve, &body)));
+    REFUSED(tree, -ESTALE, reserve(tree, owner, &body));
     body.expect_epoch = 1;
-    assert_int_equal(apply(tree, COMMAND(VOLUME_RESERVE, volume_reserve, &body)), 0);
+    assert_int_equal(reserve(tree, owner, &body), 0);
     const struct tree_reservation *now = tree_volume_reservation(tree, 1);
     assert_int_equal(now->version, 2);
     assert_int_equal(now->table_bytes, 2);

@@ -146,7 +146,12 @@ static void blocked_check(struct scsi_unit *unit)
             list_remove(&task->link);
             task->blocked = false;
             list_append(&unit->tasks, &task->link);
-            task->step(task);
+            if (task->device == unit->device) {
+                task->step(task);
+            } else { /* it waited for what ended with our ownership */
+                task->stale = true;
+                scsi_task_sense(task, SCSI_SENSE_COMMUNICATION_TIMEOUT);
+            }
             again = true;
             break; /* the step may have changed the list */
         }

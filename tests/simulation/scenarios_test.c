@@ -37,6 +37,7 @@ static const struct {
     {"I11 a new replica in an emptied place is trusted", "0x200:0:0", "s19_disk_replaced_by_an_empty_one"},
     {"I12 metadata that failed count as durable", "0x1000000:0:0", "s15_metadata_sync_fails"},
     {"I13 the header has one slot", "0x2000000:0:0", "s12_torn_metadata_write"},
+    {"I14 reservations are in force before they are committed", "0:0:0x40", "s33_preempt_during_failover"},
     {"overlapping requests race", "0x40:0:0", "overlapping_writes_end_equal"},
     {"checksums at rest are not looked at", "0:0:8", "s11_read_error_or_bad_checksum"},
     {"bits flipped on the wire are not noticed", "0:0:4", "s32_bits_flip_on_the_wire"},

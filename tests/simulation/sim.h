@@ -43,6 +43,7 @@ enum sim_bug {
     SIM_BUG_NO_WIRE_CHECK = 1u << 2,       /* bits flipped on the wire are not noticed (scenario 32) */
     SIM_BUG_NO_CHECKSUM = 1u << 3,         /* rotten blocks are read as they are (scenario 11) */
     SIM_BUG_OWN_EPOCH = 1u << 4,           /* a promotion takes effect where it is proposed, before it is committed (I1) */
+    SIM_BUG_RESERVE_EARLY = 1u << 6,       /* reservations are in force before they are committed (I14) */
     SIM_BUG_PROMOTE_ANY = 1u << 5,         /* with nobody in sync alive, another replica is forced into service (I4, I10) */
 };
 

@@ -162,7 +162,7 @@ static void turn(struct sim *sim)
     struct sim_node *node = &sim->nodes[sim_random(world, sim->node_count)];
     unsigned volume = (unsigned)sim_random(world, sim->options.volumes), under_way[2] = {0, 0};
     bool read = sim_chance(world, mix->reads);
-    if (sim_chance(world, mix->commands)) {
+    if (mix->commands && sim_chance(world, mix->commands)) {
         sim_target_turn(node, volume);
         return;
     }

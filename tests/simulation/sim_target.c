@@ -199,6 +199,8 @@ static const struct target_forward_operations forward_operations = {.send = forw
 static void commit(void *context, uint64_t volume_id, uint64_t epoch, uint64_t version, const uint8_t *bytes, uint32_t size)
 {
     struct sim_node *node = context;
+    SIM_LOG(node->sim, "node %u asks for reservations of v%llu in place of version %llu in epoch %llu", node->nodeid,
+            (unsigned long long)volume_id, (unsigned long long)version, (unsigned long long)epoch);
     if (!node->target->crashing)
         sim_unit_reserve(node, volume_id, epoch, version, bytes, size);
 }
@@ -273,7 +275,8 @@ void sim_target_start(struct sim_node *node)
     t->target.forward_context = node;
     t->target.wake = wake;
     t->target.wake_context = node;
-    target_set_commit(&t->target, commit, node);
+    if (!(node->sim->options.sim_bugs & SIM_BUG_RESERVE_EARLY))
+        target_set_commit(&t->target, commit, node);
     for (unsigned v = 0; v < SIM_VOLUMES_MAX; v++) {
         t->devices[v].node = node;
         t->devices[v].volume = v;
@@ -301,9 +304,11 @@ void sim_target_crash(struct sim_node *node)
         return;
     t->crashing = true;
     target_session_end(&t->target, &t->session);
-    target_give_up(&t->target);
-    while (t->ios)
-        io_end(node, t->ios, -ECANCELED); /* may bring new ones */
+    for (unsigned turn = 0; turn < 1000 && !target_is_quiet(&t->target); turn++) { /* the end of one may begin another */
+        target_give_up(&t->target);
+        while (t->ios)
+            io_end(node, t->ios, -ECANCELED);
+    }
     ASSERT(target_is_quiet(&t->target));
     target_done(&t->target);
     ASSERT(!t->commands);

@@ -25,9 +25,9 @@ static double seconds(void)
 
 static void counts_print(const struct swarm_counts *c, double took)
 {
-    printf("%llu runs: %llu reads, %llu writes, %llu comparisons (%llu blocks undecided), %llu failed, %llu changes, %llu questions, "
+    printf("%llu runs: %llu SCSI commands, %llu reads, %llu writes, %llu comparisons (%llu blocks undecided), %llu failed, %llu changes, %llu questions, "
            "%llu promotions, %llu crashes, %llu views, %llu blocks spoiled (%llu repaired by the last scrub), %llu frames damaged, %.1f s\n",
-           (unsigned long long)c->runs, (unsigned long long)c->reads, (unsigned long long)c->writes,
+           (unsigned long long)c->runs, (unsigned long long)c->commands, (unsigned long long)c->reads, (unsigned long long)c->writes,
            (unsigned long long)c->compares, (unsigned long long)c->undecided, (unsigned long long)c->failed, (unsigned long long)c->changes, (unsigned long long)c->questions,
            (unsigned long long)c->promotions, (unsigned long long)c->crashes, (unsigned long long)c->views,
            (unsigned long long)c->spoiled, (unsigned long long)c->repaired, (unsigned long long)c->damaged, took);
@@ -70,6 +70,7 @@ static const struct {
     {.name = "a promotion takes effect before it is committed (I1)", .bugs = {.sim = SIM_BUG_OWN_EPOCH}},
     {.name = "a replica that is not in sync is promoted (I4)", .bugs = {.sim = SIM_BUG_PROMOTE_ANY}},
     {.name = "an empty set is asked for (I10)", .bugs = {.replication = MIRROR_BUG_EMPTY_ISR}},
+    {.name = "reservations are in force before they are committed (I14)", .bugs = {.sim = SIM_BUG_RESERVE_EARLY}},
     {.name = "checksums at rest are not looked at", .bugs = {.sim = SIM_BUG_NO_CHECKSUM}},
     {.name = "bits flipped on the wire are not noticed", .bugs = {.sim = SIM_BUG_NO_WIRE_CHECK}},
     {.name = "no dirty marks (I9)", .bugs = {.replication = MIRROR_BUG_NO_DIRTY}},

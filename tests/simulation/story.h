@@ -52,6 +52,8 @@
     X(s31_a_slow_member_that_is_needed_stays)       \
     X(s31_slow_link)                                \
     X(s32_bits_flip_on_the_wire)                    \
+    X(s33_preempt_during_failover)                  \
+    X(an_isolated_owner_tells_no_reservations)      \
     X(overlapping_writes_end_equal)                 \
     X(a_stale_replica_is_forced_into_service)       \
     X(a_replica_moves_while_clients_go_on)          \

@@ -35,6 +35,7 @@ bool swarm_run(uint64_t seed, const struct swarm_bugs *bugs, bool trace, bool ve
     bool good = !sim->world.violated;
     memcpy(text, sim->world.violation, sizeof(sim->world.violation));
     counts->runs++;
+    counts->commands += sim->counts.commands;
     counts->reads += sim->counts.reads;
     counts->writes += sim->counts.writes;
     counts->compares += sim->counts.compares;

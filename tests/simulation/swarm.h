@@ -9,7 +9,7 @@ struct swarm_bugs {
 };
 
 struct swarm_counts {
-    uint64_t runs, reads, writes, compares, failed, changes, questions, promotions, crashes, views, spoiled, damaged, repaired, undecided;
+    uint64_t runs, commands, reads, writes, compares, failed, changes, questions, promotions, crashes, views, spoiled, damaged, repaired, undecided;
 };
 
 /* One run; true when nothing was violated, else text says what. */
