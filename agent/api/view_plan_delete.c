@@ -75,8 +75,8 @@ static int delete_node(struct planning *planning)
     struct text names = {0};
     int code = 0;
     if (volumes_there(planning->view, node->nodeid, NULL, &names))
-        code = error_set(planning->error, -EBUSY, "node %s holds replicas of %s; delete them first", node->name,
-                         text_get(&names));
+        code = error_set(planning->error, -EBUSY, "node %s holds replicas of %s; first move them: director /volumes/V move-replica "
+                         "from=%s to=...", node->name, text_get(&names), node->name);
     else if (tree_node_count(planning->view->tree) == 1)
         code = error_set(planning->error, -EBUSY, "node %s is the last of the cluster", node->name);
     else

@@ -294,6 +294,9 @@ static int plan_remove_replica(struct planning *planning)
         return error_set(planning->error, -EBUSY, "the replica of volume %s on %s is the only one that holds every acknowledged write; %s",
                          volume->name, node->name,
                          tree_volume_replicas(volume) == 1 ? "to delete the volume itself: delete" : "wait until another is in sync");
+    if (volume->replicas[replica].held)
+        return error_set(planning->error, -EBUSY, "the replica of volume %s on %s holds writes from before the volume was forced to another; "
+                         "first: director /volumes/%s discard node=%s reason=...", volume->name, node->name, volume->name, node->name);
     if (volume->owner == node->nodeid && !other)
         return error_set(planning->error, -EBUSY, "%s serves volume %s, and no other node with a replica in sync is online; bring one back",
                          node->name, volume->name);

@@ -249,6 +249,39 @@ static void who_leaves_again_and_again_comes_back_ever_later(void **state)
     tree_free(tree);
 }
 
+static void what_a_removed_replica_did_is_not_held_against_the_next(void **state)
+{
+    (void)state;
+    struct tree *tree = cluster();
+    struct failover *failover = failover_new();
+    volume(tree, "v1", (uint32_t[]){1, 2}, 2);
+    struct tree_volume now = *tree_volume_at(tree, 0);
+    failover_observe(failover, &now, 1000);
+    for (unsigned i = 0; i < 6; i++) {
+        now.isr = 1;
+        failover_observe(failover, &now, 2000 + i);
+        now.isr = 3;
+        failover_observe(failover, &now, 2000 + i);
+    }
+    assert_true(failover_rejoin_delay(failover, now.id, 2, 2010) > 0);
+    now.isr = 1;
+    now.replicas[1].nodeid = 3; /* removed in sync, and the place filled again */
+    failover_observe(failover, &now, 2011);
+    assert_int_equal(failover_rejoin_delay(failover, now.id, 2, 2012), 0);
+    now.isr = 3;
+    failover_observe(failover, &now, 2012);
+    now.isr = 1;
+    for (unsigned i = 0; i < FAILOVER_BURST - 1; i++) { /* as many as cost nothing: none is counted of the one before */
+        now.isr = 1;
+        failover_observe(failover, &now, 2013);
+        assert_int_equal(failover_rejoin_delay(failover, now.id, 3, 2013), 0);
+        now.isr = 3;
+        failover_observe(failover, &now, 2013);
+    }
+    failover_free(failover);
+    tree_free(tree);
+}
+
 /* Found by simulation: a set without the owner but with a joiner was proposed for ever, and refused for ever. */
 static void an_owner_whose_disk_failed_hands_over_without_the_joiner(void **state)
 {
@@ -316,6 +349,7 @@ int main(void)
         cmocka_unit_test(volumes_of_a_dead_owner_spread_over_the_survivors),
         cmocka_unit_test(without_a_live_isr_member_it_stays_suspended),
         cmocka_unit_test(a_flapping_owner_is_not_chased),
+        cmocka_unit_test(what_a_removed_replica_did_is_not_held_against_the_next),
         cmocka_unit_test(an_owner_whose_disk_failed_hands_over_without_the_joiner),
         cmocka_unit_test(a_joiner_is_let_in_while_it_is_alive),
         cmocka_unit_test(a_plan_is_as_long_as_asked_for),

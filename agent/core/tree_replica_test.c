@@ -231,12 +231,15 @@ static void a_volume_grows_when_all_in_sync_have(void **state)
     assert_int_equal(v(tree)->isr_version, version);
     assert_int_equal(grown(tree, 0, 3 * GIB, 11), -ESTALE);
     assert_int_equal(grown(tree, 0, 2 * GIB, 99), -ESTALE);
+    size_t events = tree_event_count(tree);
     assert_int_equal(grown(tree, 0, 2 * GIB, 11), 0);
     assert_false(result.grown);
+    assert_int_equal(tree_event_count(tree), events); /* a step on the way is none */
     assert_int_equal(v(tree)->epoch, 1);
     restored_alike(tree);
     assert_int_equal(grown(tree, 1, 2 * GIB, 12), 0); /* 2 is not in sync: not waited for */
     assert_true(result.grown);
+    assert_int_equal(tree_event_count(tree), events + 1);
     assert_int_equal(v(tree)->size_bytes, 2 * GIB);
     assert_int_equal(v(tree)->size_wanted, 0);
     assert_int_equal(v(tree)->epoch, 2);
@@ -259,9 +262,17 @@ static void a_volume_grows_when_all_in_sync_have(void **state)
     done(tree);
 }
 
+static int verify(struct tree *tree)
+{
+    return DO(tree, TASK_CREATE, task_create, .kind = DIRECTOR__TASK_KIND__TASK_VERIFY, .volume = 1, .repair = true,
+              .store = (char *)"");
+}
+
 static int force(struct tree *tree, uint64_t epoch, uint32_t nodeid, const char *reason)
 {
-    uint64_t incarnations[] = {31, 32, 33, 34};
+    static uint64_t base = 30;
+    uint64_t incarnations[] = {base + 1, base + 2, base + 3, base + 4};
+    base += 100;
     return DO(tree, VOLUME_FORCE, volume_force, .volume = 1, .expect_epoch = epoch, .nodeid = nodeid, .n_incarnations = 4,
               .incarnations = incarnations, .reason = (char *)reason);
 }
@@ -278,17 +289,19 @@ static void forced_only_by_the_operators_word(void **state)
     struct tree *tree = four_nodes();
     assert_int_equal(add(tree, 3, 13), 0);
     assert_int_equal(set_isr(tree, 1), 0);
+    assert_int_equal(verify(tree), 0);
     assert_int_equal(force(tree, 2, 2, "n1 burnt"), -ESTALE);
     assert_int_equal(force(tree, 1, 2, ""), -EINVAL);
     assert_int_equal(force(tree, 1, 1, "n1 burnt"), -EINVAL); /* in sync */
     assert_int_equal(force(tree, 1, 4, "n1 burnt"), -ENOENT);
     assert_int_equal(force(tree, 1, 2, "n1 burnt"), 0);
+    assert_int_equal(tree_task_by_id(tree, 1)->state, DIRECTOR__TASK_STATE__TASK_CANCELLED);
     assert_int_equal(v(tree)->owner, 2);
     assert_int_equal(v(tree)->isr, 2);
     assert_int_equal(v(tree)->epoch, 2);
     assert_int_equal(v(tree)->replicas[1].incarnation, 12);
     assert_true(v(tree)->replicas[0].held && v(tree)->replicas[2].held && !v(tree)->replicas[1].held);
-    assert_int_equal(v(tree)->replicas[0].incarnation, 31);
+    assert_int_not_equal(v(tree)->replicas[0].incarnation, 11);
     assert_true(tree_volume_retired(v(tree), 11));
     const struct tree_event *event = tree_event_at(tree, tree_event_count(tree) - 1);
     assert_int_equal(event->kind, DIRECTOR__COMMAND__BODY_VOLUME_FORCE);
@@ -299,6 +312,7 @@ static void forced_only_by_the_operators_word(void **state)
     /* what n1 holds cannot come back by itself, not even with its old number, and cannot be forced back */
     assert_int_equal(DO(tree, VOLUME_INCARNATION, volume_incarnation, .volume = 1, .replica = 0, .incarnation = 11), -ESTALE);
     assert_int_equal(force(tree, 2, 1, "n1 is back"), -EINVAL);
+    assert_non_null(strstr(error.message, "is held"));
     restored_alike(tree);
     assert_int_equal(discard(tree, 2, 41), -EBUSY);
     assert_int_equal(discard(tree, 1, 11), -EINVAL);
@@ -323,12 +337,6 @@ static void a_discarded_replica_leaves_the_in_sync_set(void **state)
     done(tree);
 }
 
-static int verify(struct tree *tree)
-{
-    return DO(tree, TASK_CREATE, task_create, .kind = DIRECTOR__TASK_KIND__TASK_VERIFY, .volume = 1, .repair = true,
-              .store = (char *)"");
-}
-
 static int end(struct tree *tree, uint64_t task, Director__TaskState how)
 {
     return DO(tree, TASK_END, task_end, .task = task, .state = how, .words = (char *)"");
@@ -347,8 +355,10 @@ static void tasks_go_on_until_they_end(void **state)
     figures.done_bytes = MIB;
     figures.total_bytes = GIB;
     figures.mismatches = 2;
+    figures.unrepaired = 1;
     assert_int_equal(DO(tree, TASK_PROGRESS, task_progress, .task = 1, .epoch = 1, .figures = &figures), 0);
     assert_int_equal(tree_task_by_id(tree, 1)->done_bytes, MIB);
+    assert_int_equal(tree_task_by_id(tree, 1)->unrepaired, 1);
     assert_int_equal(DO(tree, TASK_PROGRESS, task_progress, .task = 1, .epoch = 2, .figures = &figures), -ESTALE);
     assert_int_equal(DO(tree, TASK_PROGRESS, task_progress, .task = 9, .epoch = 1, .figures = &figures), -ENOENT);
     restored_alike(tree);

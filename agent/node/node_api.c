@@ -180,15 +180,20 @@ static void call_proposal_done(struct node_proposal *proposal, int status, const
     call_next(pending);
 }
 
-/* For the events: the user's name, or number. */
+/* For the events: the user's name by the local file, or number. Never by a name service: this thread must not wait for one. */
 static void command_who(Director__Command *command, uid_t uid)
 {
     char name[TREE_NAME_SIZE], buffer[1024];
-    struct passwd entry, *found = NULL;
-    if (getpwuid_r(uid, &entry, buffer, sizeof(buffer), &found) == 0 && found && strlen(found->pw_name) < sizeof(name))
-        (void)snprintf(name, sizeof(name), "%s", found->pw_name);
-    else
-        (void)snprintf(name, sizeof(name), "user %u", (unsigned)uid);
+    struct passwd entry, *found;
+    FILE *file = fopen("/etc/passwd", "re");
+    (void)snprintf(name, sizeof(name), "user %u", (unsigned)uid);
+    while (file && fgetpwent_r(file, &entry, buffer, sizeof(buffer), &found) == 0)
+        if (found->pw_uid == uid && strlen(found->pw_name) < sizeof(name)) {
+            (void)snprintf(name, sizeof(name), "%s", found->pw_name);
+            break;
+        }
+    if (file)
+        fclose(file);
     char *copy = strdup(name);
     if (copy)
         command->who = copy; /* the plan's commands are made here and have none yet */
