@@ -85,7 +85,8 @@ static bool choices_of_policy(const char *name, Director__Property *property)
 {
     static const struct {
         const char *name, *values[2];
-    } policies[] = {{"cache", {"write-through", "write-back"}}, {"reads", {"lease", "verified"}}, {"checksum", {"on", "off"}}};
+    } policies[] = {{"profile", {"fast", "steady"}},
+                    {"cache", {"write-through", "write-back"}}, {"reads", {"lease", "verified"}}, {"checksum", {"on", "off"}}};
     for (size_t i = 0; i < ARRAY_SIZE(policies); i++) {
         if (strcmp(policies[i].name, name) != 0)
             continue;

@@ -77,7 +77,9 @@ static void logged_event(const struct api_view *view, const Director__Command *c
     const struct tree_event *last = count ? tree_event_at(view->tree, count - 1) : NULL;
     if (!last || last->kind != command->body_case)
         return;
-    if (last->kind == DIRECTOR__COMMAND__BODY_TASK_CREATE || last->kind == DIRECTOR__COMMAND__BODY_TASK_END)
+    if (last->kind == DIRECTOR__COMMAND__BODY_CLUSTER_SET)
+        event_path(event, "/", "", NULL);
+    else if (last->kind == DIRECTOR__COMMAND__BODY_TASK_CREATE || last->kind == DIRECTOR__COMMAND__BODY_TASK_END)
         event_path(event, "/tasks", "", NULL);
     else if (tree_volume_by_name(view->tree, last->object))
         event_path(event, "/volumes/", last->object, NULL);

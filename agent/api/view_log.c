@@ -100,6 +100,11 @@ static void kind_words(const struct api_view *view, const struct tree_event *eve
     case DIRECTOR__COMMAND__BODY_CLUSTER_INIT:
         text_addf(words, "cluster %s: formed", event->object);
         break;
+    case DIRECTOR__COMMAND__BODY_CLUSTER_SET: {
+        const struct tree_timings *timings = tree_profile_timings((Director__ClusterProfile)event->number);
+        text_addf(words, "cluster %s: profile %s", event->object, timings ? timings->name : "?");
+        break;
+    }
     case DIRECTOR__COMMAND__BODY_NODE_ADD:
         text_addf(words, "node %s: joined", event->object);
         break;

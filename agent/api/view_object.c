@@ -368,7 +368,7 @@ static void cluster_value(const struct api_view *view, const char *name, struct 
     else if (IS("targets"))
         text_addf(value, "%zu", tree_target_count(view->tree));
     else if (IS("profile"))
-        text_add(value, "fast");
+        text_add(value, tree_profile_timings(cluster->profile)->name);
     else if (IS("uuid"))
         uuid_value(&cluster->uuid, value);
 }

@@ -143,6 +143,29 @@ int plan_argument_size(struct planning *planning, const char *name, uint64_t low
 
 /* ---- set ------------------------------------------------------------------------------------------------------------------- */
 
+/* profile is all that can be set. */
+static int plan_cluster_set(struct planning *planning)
+{
+    const char *name = plan_argument(planning, "profile");
+    const struct tree_timings *timings;
+    struct text names = {0};
+    (void)snprintf(planning->plan->path, sizeof(planning->plan->path), "/");
+    for (int i = 0; (timings = tree_profile_timings((Director__ClusterProfile)i)); i++) {
+        text_addf(&names, "%s%s", i ? " or " : "", timings->name);
+        if (strcmp(timings->name, name) != 0)
+            continue;
+        NEW_BODY(planning, CLUSTER_SET, ClusterSet, cluster_set)->profile = (Director__ClusterProfile)i;
+        (void)snprintf(planning->plan->message, sizeof(planning->plan->message),
+                       "profile %s: a node that is gone is noticed in %.1f s, one that hangs in %.1f s", name, timings->token_ms * 2.2 / 1000,
+                       timings->alive_ms / 1000.0);
+        text_done(&names);
+        return 0;
+    }
+    int code = error_set(planning->error, -EINVAL, "profile must be %s, not \"%.40s\"", text_get(&names), name);
+    text_done(&names);
+    return code;
+}
+
 static int plan_set(struct planning *planning)
 {
     const Director__Call *call = planning->call;
@@ -170,6 +193,8 @@ static int plan_set(struct planning *planning)
     text_done(&names);
     if (code < 0)
         return code;
+    if (planning->place.kind == VIEW_CLUSTER)
+        return plan_cluster_set(planning);
     ASSERT(planning->place.kind == VIEW_VOLUME); /* nothing else has writable properties yet */
     return plan_volume_set(planning);
 }

@@ -41,8 +41,9 @@ static const struct view_property cluster_properties[] = {
     {.name = "voters", .type = "number", .help = "Nodes whose majority decides."},
     {.name = "volumes", .type = "number", .help = "Volumes."},
     {.name = "targets", .type = "number", .help = "iSCSI targets."},
-    {.name = "profile", .type = "string", .help = "Timings. fast, the only one yet: a node without power is noticed in 0.7 s (token 300 ms), one "
-     "that hangs in 1.5 s; a read lease lasts 0.4 s."},
+    {.name = "profile", .type = "string", .writable = true, .default_text = "fast",
+     .help = "fast: a node without power is noticed in 0.7 s (token 300 ms), one that hangs in 1.5 s; steady: in 2.2 s (token 1000 ms) and "
+             "4 s, for nodes or networks that others keep busy."},
     {.name = "uuid", .type = "string", .help = "Identity of the cluster."},
     {0},
 };

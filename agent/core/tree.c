@@ -253,6 +253,8 @@ static int change_make(struct tree_change *change)
     switch (change->command->body_case) {
     case DIRECTOR__COMMAND__BODY_CLUSTER_INIT:
         return tree_cluster_init(change);
+    case DIRECTOR__COMMAND__BODY_CLUSTER_SET:
+        return tree_cluster_set(change);
     case DIRECTOR__COMMAND__BODY_NODE_ADD:
         return tree_node_add(change);
     case DIRECTOR__COMMAND__BODY_NODE_UPDATE:

@@ -53,8 +53,19 @@ struct tree_cluster {
     struct uuid uuid; /* zero: no ClusterInit yet */
     char name[TREE_NAME_SIZE];
     uint64_t next_volume_id;
-    uint64_t node_list_version; /* changes with every change of corosync's node list: nodes added, removed, readdressed */
+    uint64_t node_list_version; /* changes with every change of corosync's node list: nodes added, removed, readdressed; and of its
+                                   timings */
+    Director__ClusterProfile profile;
 };
+
+/* What a profile stands for. FAST is for machines and a network of the cluster's own; STEADY for those that others may keep busy,
+ * hypervisors above all: a pause of two seconds costs no failover. */
+struct tree_timings {
+    const char *name; /* "fast" */
+    uint32_t token_ms; /* corosync's: a node that is gone is noticed after about 2.2 of it */
+    uint32_t alive_ms; /* an agent unheard on its control link for so long is not alive */
+};
+const struct tree_timings *tree_profile_timings(Director__ClusterProfile profile); /* NULL: no such profile */
 
 struct tree_node {
     struct uuid uuid;

@@ -127,6 +127,9 @@ bool tree_event_begin(const struct tree *tree, const Director__Command *command,
     case DIRECTOR__COMMAND__BODY_CLUSTER_INIT:
         about(event, command->cluster_init->name, 0, 0);
         return true;
+    case DIRECTOR__COMMAND__BODY_CLUSTER_SET:
+        about(event, tree->cluster.name, 0, (uint64_t)command->cluster_set->profile);
+        return true;
     case DIRECTOR__COMMAND__BODY_NODE_ADD:
         return command->node_add->node != NULL;
     case DIRECTOR__COMMAND__BODY_NODE_VOTER:

@@ -70,6 +70,7 @@ void tree_request_note(struct tree *tree, const Director__Command *command, bool
 
 /* The commands. */
 int tree_cluster_init(struct tree_change *change);
+int tree_cluster_set(struct tree_change *change);
 int tree_node_add(struct tree_change *change);
 int tree_node_update(struct tree_change *change);
 int tree_node_voter(struct tree_change *change);

@@ -28,6 +28,30 @@ int tree_cluster_init(struct tree_change *change)
     return 0;
 }
 
+const struct tree_timings *tree_profile_timings(Director__ClusterProfile profile)
+{
+    static const struct tree_timings timings[] = {
+        [DIRECTOR__CLUSTER_PROFILE__PROFILE_FAST] = {"fast", 300, 1500},
+        [DIRECTOR__CLUSTER_PROFILE__PROFILE_STEADY] = {"steady", 1000, 4000},
+    };
+    return (size_t)profile < ARRAY_SIZE(timings) ? &timings[profile] : NULL;
+}
+
+int tree_cluster_set(struct tree_change *change)
+{
+    struct tree_cluster *cluster = &change->tree->cluster;
+    Director__ClusterProfile profile = change->command->cluster_set->profile;
+    if (uuid_is_zero(&cluster->uuid))
+        return error_set(change->error, -ENOENT, "there is no cluster yet whose timings could be set");
+    if (!tree_profile_timings(profile))
+        return error_set(change->error, -EINVAL, "%d is no profile of the cluster: fast and steady are", (int)profile);
+    if (change->dry || profile == cluster->profile)
+        return 0;
+    cluster->profile = profile;
+    cluster->node_list_version++; /* all nodes write their corosync.conf anew, then it is reloaded */
+    return 0;
+}
+
 /* By another node than nodeid. */
 static bool name_taken(const struct tree *tree, const char *name, uint16_t nodeid)
 {

@@ -141,6 +141,20 @@ static void a_policy_is_set_field_by_field(void **state)
     done(tree);
 }
 
+static void a_profile_has_corosync_reloaded(void **state)
+{
+    (void)state;
+    struct tree *tree = four_nodes();
+    uint64_t version = tree_get_cluster(tree)->node_list_version;
+    assert_int_equal(DO(tree, CLUSTER_SET, cluster_set, .profile = 7), -EINVAL);
+    assert_int_equal(DO(tree, CLUSTER_SET, cluster_set, .profile = DIRECTOR__CLUSTER_PROFILE__PROFILE_STEADY), 0);
+    assert_int_equal(tree_get_cluster(tree)->node_list_version, version + 1);
+    assert_int_equal(tree_profile_timings(tree_get_cluster(tree)->profile)->token_ms, 1000);
+    assert_int_equal(DO(tree, CLUSTER_SET, cluster_set, .profile = DIRECTOR__CLUSTER_PROFILE__PROFILE_STEADY), 0);
+    assert_int_equal(tree_get_cluster(tree)->node_list_version, version + 1);
+    done(tree);
+}
+
 static void a_replica_keeps_its_place(void **state)
 {
     (void)state;
@@ -455,6 +469,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_policy_is_set_field_by_field),
+        cmocka_unit_test(a_profile_has_corosync_reloaded),
         cmocka_unit_test(a_replica_keeps_its_place),
         cmocka_unit_test(the_last_replica_in_sync_stays),
         cmocka_unit_test(an_incarnation_never_comes_back),

@@ -19,6 +19,9 @@ static bool take_cluster(struct tree *tree, const Director__TreeSnapshot *from)
     tree_copy(tree->cluster.name, TREE_NAME_SIZE, from->cluster_name);
     tree->cluster.next_volume_id = from->next_volume_id;
     tree->cluster.node_list_version = from->node_list_version;
+    if (!tree_profile_timings(from->profile))
+        return false;
+    tree->cluster.profile = from->profile;
     return true;
 }
 

@@ -226,6 +226,7 @@ void tree_snapshot(const struct tree *tree, uint8_t **ret_data, size_t *ret_size
     snapshot.cluster_name = (char *)tree->cluster.name;
     snapshot.next_volume_id = tree->cluster.next_volume_id;
     snapshot.node_list_version = tree->cluster.node_list_version;
+    snapshot.profile = tree->cluster.profile;
     fill_nodes(tree, &snapshot);
     fill_stores(tree, &snapshot);
     fill_volumes(tree, &snapshot);

@@ -36,7 +36,6 @@
 #include "plugins/loader/loader.h"
 
 #define NODE_GROUP_NAME      "director"
-#define NODE_ALIVE_MS        1500u /* a peer unheard on its control link for so long is not counted alive */
 #define NODE_HEARD_MS        1000u /* a peer heard on its control link within this time is heard (ring_rest.h) */
 #define NODE_GRACE_MS        2500u /* one that just came into the view is, without having been heard */
 #define NODE_PLAN_MS         100u  /* the planner looks at least so often */
@@ -164,6 +163,7 @@ struct node {
     size_t list_count;
     bool removed;            /* taken out of the cluster by its operator: nothing runs until the state is cleared */
     char corosync_words[160]; /* why it does not run; empty: it does */
+    Director__ClusterProfile list_profile; /* whose timings it has */
     uint64_t list_version;
     uint64_t list_changed_ms; /* when the sequencer first saw this version, for NODE_STAGE_MS */
     uint64_t list_reloaded;   /* version that corosync was last told to reload by us */
@@ -273,7 +273,7 @@ struct discovery_peer node_announcement(const struct node *node);
 struct peer_hello node_hello(const struct node *node);
 void node_announce(struct node *node);
 /* The node list: taken from a peer, as a message (arrays are the caller's, COROSYNC_NODES_MAX long), from disk, as peers. */
-void node_list_take(struct node *node, Director__NodeInfo **nodes, size_t count, uint64_t version);
+void node_list_take(struct node *node, Director__NodeInfo **nodes, size_t count, uint64_t version, Director__ClusterProfile profile);
 void node_list_message(struct node *node, Director__MembersReply *message, Director__NodeInfo *infos,
                        Director__NodeInfo **pointers);
 void node_list_load(struct node *node);

@@ -112,6 +112,7 @@ static void join_answer(struct node *node, const struct uuid *newcomer, uint16_t
         reply.n_nodes = members.n_nodes;
         reply.nodes = members.nodes;
         reply.node_list_version = members.node_list_version;
+        reply.profile = members.profile;
     }
     if (node_link_send(peer, PEER_JOIN_REPLY, 0, &reply.base) < 0)
         log_warning("join: the answer to %s could not be sent; it will ask again", peer_hello(peer)->name);
@@ -201,7 +202,7 @@ static void join_answered(struct node *node, struct peer *peer, const void *byte
         } else {
             memcpy(node->self.cluster.bytes, reply->cluster_uuid.data, sizeof(struct uuid));
             node->self.nodeid = (uint16_t)reply->nodeid;
-            node_list_take(node, reply->nodes, reply->n_nodes, reply->node_list_version);
+            node_list_take(node, reply->nodes, reply->n_nodes, reply->node_list_version, reply->profile);
             event.status = node_identity_begin(node, false, &error);
             if (event.status < 0) {
                 log_error("join: %s", error.message);
@@ -245,7 +246,7 @@ static void members_answered(struct node *node, struct peer *peer, const void *b
                             !memcmp(reply->nodes[i]->uuid.data, node->self.uuid.bytes, sizeof(struct uuid));
         if (uuid_equal(&event.facts.cluster, &node->self.cluster) && event.listed &&
             reply->node_list_version > node->list_version) {
-            node_list_take(node, reply->nodes, reply->n_nodes, reply->node_list_version);
+            node_list_take(node, reply->nodes, reply->n_nodes, reply->node_list_version, reply->profile);
             newer = true;
         }
         expelled = uuid_equal(&event.facts.cluster, &node->self.cluster) && !event.listed && reply->n_nodes &&

@@ -112,10 +112,11 @@ static void list_from_tree(struct node *node)
         (void)snprintf(to->address, sizeof(to->address), "%s", from->address);
     }
     node->list_version = tree_get_cluster(node->tree)->node_list_version;
+    node->list_profile = tree_get_cluster(node->tree)->profile;
     list_own_address(node);
 }
 
-void node_list_take(struct node *node, Director__NodeInfo **nodes, size_t count, uint64_t version)
+void node_list_take(struct node *node, Director__NodeInfo **nodes, size_t count, uint64_t version, Director__ClusterProfile profile)
 {
     node->list_count = 0;
     for (size_t i = 0; i < count && i < COROSYNC_NODES_MAX; i++) {
@@ -128,6 +129,7 @@ void node_list_take(struct node *node, Director__NodeInfo **nodes, size_t count,
         (void)snprintf(to->address, sizeof(to->address), "%s", nodes[i]->address);
     }
     node->list_version = version;
+    node->list_profile = tree_profile_timings(profile) ? profile : DIRECTOR__CLUSTER_PROFILE__PROFILE_FAST;
     list_own_address(node);
 }
 
@@ -150,6 +152,7 @@ void node_list_message(struct node *node, Director__MembersReply *message, Direc
     message->n_nodes = node->list_count;
     message->nodes = pointers;
     message->node_list_version = node->list_version;
+    message->profile = node->list_profile;
     message->pristine = node_facts(node).pristine;
 }
 
@@ -179,7 +182,7 @@ void node_list_load(struct node *node)
     Director__MembersReply *message = director__members_reply__unpack(NULL, size, bytes);
     if (!message)
         return;
-    node_list_take(node, message->nodes, message->n_nodes, message->node_list_version);
+    node_list_take(node, message->nodes, message->n_nodes, message->node_list_version, message->profile);
     director__members_reply__free_unpacked(message, NULL);
 }
 
@@ -213,7 +216,8 @@ static int list_publish(struct node *node, struct error *error)
         if (node->list[i].address[0]) /* others are nowhere */
             ring[ring_count++] = node->list[i];
     struct corosync_config config = {.cluster = node->self.cluster, .nodes = ring, .node_count = ring_count,
-                                     .keyfile = keyfile, .state_dir = state, .logfile = logfile};
+                                     .keyfile = keyfile, .state_dir = state, .logfile = logfile,
+                                     .token_ms = tree_profile_timings(node->list_profile)->token_ms};
     int result = list_save(node, error);
     if (result == 0)
         result = corosync_key_write(&node->key, &node->self.cluster, keyfile, error);

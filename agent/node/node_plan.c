@@ -20,11 +20,12 @@
 void node_plan_alive(struct node *node, struct failover_nodes *ret_alive)
 {
     uint64_t now_us = peer_clock_us(), now_ms = node_now_ms(node);
+    uint64_t alive_ms = tree_profile_timings(tree_get_cluster(node->tree)->profile)->alive_ms;
     ret_alive->count = 0;
     for (size_t i = 0; i < node->member_count && ret_alive->count < TREE_NODES_MAX; i++) {
         const struct node_member *member = &node->members[i];
         uint64_t heard_us = peer_mesh_last_heard_us(node->control, member->nodeid);
-        bool fresh = heard_us && now_us - heard_us < NODE_ALIVE_MS * 1000ull;
+        bool fresh = heard_us && now_us - heard_us < alive_ms * 1000ull;
         if (member->nodeid == node->self.nodeid || fresh || now_ms - member->since_ms < NODE_GRACE_MS)
             ret_alive->ids[ret_alive->count++] = member->nodeid;
     }
@@ -204,6 +205,7 @@ void node_plan_applied(struct node *node, const Director__Command *command, cons
     vote_note(node, command);
     switch (command->body_case) {
     case DIRECTOR__COMMAND__BODY_CLUSTER_INIT:
+    case DIRECTOR__COMMAND__BODY_CLUSTER_SET:
     case DIRECTOR__COMMAND__BODY_NODE_ADD:
     case DIRECTOR__COMMAND__BODY_NODE_UPDATE:
     case DIRECTOR__COMMAND__BODY_NODE_VOTER:
