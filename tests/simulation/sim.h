@@ -272,6 +272,7 @@ bool sim_operator_force(struct sim_node *node, unsigned volume, uint16_t nodeid)
 bool sim_operator_discard(struct sim_node *node, unsigned volume, uint16_t nodeid);
 /* Begin an online check at this node, in its I/O thread. False: it is not the owner, or one is running. */
 bool sim_operator_check(struct sim_node *node, unsigned volume, enum mirror_check_kind kind, bool repair);
+void sim_operator_stop(struct sim_node *node, unsigned volume);
 void sim_control_add_node(struct sim_node *node, const struct sim_node *added);
 void sim_control_create_volume(struct sim_node *node, unsigned volume);
 void sim_control_alive(struct sim_node *node, struct failover_nodes *ret_alive);

@@ -128,10 +128,11 @@ static bool check_done(struct sim *sim, void *argument)
 static bool check_runs(struct sim *sim, unsigned volume, enum mirror_check_kind kind, bool repair, struct check *ret_check)
 {
     *ret_check = (struct check){.volume = volume};
-    while (!check_done(sim, ret_check) && ret_check->status.state != MIRROR_CHECK_IDLE && !sim->world.violated &&
-           sim_wait(sim, 60000, check_done, ret_check)) /* one that was begun before */
-        continue;
-    if (!sim_operator_check(sim_owner(sim, volume), volume, kind, repair) || !sim_wait(sim, 60000, check_done, ret_check) ||
+    for (unsigned i = 0; i < 100 && !sim_operator_check(sim_owner(sim, volume), volume, kind, repair); i++) {
+        sim_operator_stop(sim_owner(sim, volume), volume); /* one that was begun before */
+        sim_run(sim, 50);
+    }
+    if (!sim_wait(sim, 60000, check_done, ret_check) || ret_check->status.kind != kind ||
         ret_check->status.state != MIRROR_CHECK_DONE) {
         sim_violate(&sim->world, "v%u: a check of kind %d came to no end (state %d, at %llu)", volume, kind, ret_check->status.state,
                     (unsigned long long)ret_check->status.position);
@@ -145,10 +146,14 @@ static void check_online(struct sim *sim, unsigned volume)
 {
     struct check check;
     const struct tree_volume *v = sim_volume(sim, volume);
-    if (!check_runs(sim, volume, MIRROR_CHECK_SCRUB, true, &check))
-        return;
+    for (uint64_t version = 0; version != v->isr_version; v = sim_volume(sim, volume)) { /* again when a member left meanwhile */
+        sim_settle(sim, 60000);
+        version = sim->world.violated ? v->isr_version : sim_volume(sim, volume)->isr_version;
+        if (sim->world.violated || !check_runs(sim, volume, MIRROR_CHECK_SCRUB, true, &check))
+            return;
+    }
     for (unsigned k = 0; k < v->replica_count; k++)
-        for (uint32_t block = 0; block < SIM_BLOCKS && sim_replica(sim, v, k); block++)
+        for (uint32_t block = 0; block < SIM_BLOCKS && sim_replica(sim, v, k) && v->isr >> k & 1; block++)
             if (sim_replica(sim, v, k)->disks[volume].states[block])
                 sim_violate(&sim->world, "%s block %u is still bad on node %u after a scrub", v->name, block, v->replicas[k].nodeid);
     sim->counts.repaired += (unsigned)check.status.repaired;

@@ -223,3 +223,11 @@ bool sim_operator_check(struct sim_node *node, unsigned volume, enum mirror_chec
     sim_unit_step_mirror(node, volume, &event);
     return true;
 }
+
+void sim_operator_stop(struct sim_node *node, unsigned volume)
+{
+    struct mirror *mirror = node->up ? node->units[volume].mirror : NULL;
+    struct mirror_event event = {.type = MIRROR_EVENT_TICK};
+    if (mirror && !node->units[volume].closing && mirror_check_stop(mirror, sim_clock_us(node)) == 0)
+        sim_unit_step_mirror(node, volume, &event);
+}
