@@ -54,6 +54,7 @@
     X(s32_bits_flip_on_the_wire)                    \
     X(s33_preempt_during_failover)                  \
     X(an_isolated_owner_tells_no_reservations)      \
+    X(s35_a_node_lags_on_a_change_of_members)       \
     X(overlapping_writes_end_equal)                 \
     X(a_stale_replica_is_forced_into_service)       \
     X(a_replica_moves_while_clients_go_on)          \
