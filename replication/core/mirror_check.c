@@ -109,6 +109,7 @@ void mirror_check_continue(struct mirror *m)
     struct mirror_check_status *status = &m->check.status;
     if (!check_running(m))
         return;
+    status->total_bytes = m->parameters.size_bytes; /* it may have grown */
     bool busy = resync_throttle_busy(&m->throttle, m->now);
     unsigned pieces = mirror_copies(m, OP_CHECK, 0);
     uint64_t most = MIN(busy ? COPY_BUSY : m->parameters.copy_bytes, (uint64_t)MIRROR_DIGESTS_MAX * BLOCK_BYTES);

@@ -334,8 +334,11 @@ static void resync_end(struct mirror *m, struct mirror_op *op)
 {
     resync_throttle_ended(&m->throttle, m->now);
     for (unsigned k = 0; k < m->config.replica_count; k++)
-        if (op->joiners >> k & 1)
-            m->members[k].sync.done += op->end - op->range.offset_bytes;
+        if (op->joiners >> k & 1) {
+            struct sync_progress *sync = &m->members[k].sync;
+            sync->done += op->end - op->range.offset_bytes;
+            meter_update(&sync->meter, sync->done, m->now);
+        }
     op_free(m, op);
 }
 
