@@ -148,9 +148,6 @@ const char *view_task_state(uint64_t state); /* "cancelled" */
 /* One line: what happened, why, by whom. */
 void view_event_words(const struct api_view *view, const struct tree_event *event, struct text *words);
 void view_event_value(const struct api_view *view, const struct tree_event *event, const char *name, struct text *value);
-/* When nodeid's replica of the volume was last seen to leave the in-sync set: the event, and the last one with it in it.
- * NULL: the events do not go back that far. */
-const struct tree_event *view_event_left(const struct api_view *view, const struct tree_volume *volume, uint16_t nodeid);
 void view_time(uint64_t ms, struct text *text); /* 2026-11-22T21:00:00Z; nothing for 0 */
 
 /* ---- view_resort.c: what force and discard would do ---------------------------------------------------------------------------- */

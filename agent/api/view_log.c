@@ -160,24 +160,3 @@ void view_event_value(const struct api_view *view, const struct tree_event *even
     else if (strcmp(name, "at") == 0 && event->origin)
         text_add(value, view_node_name(view, event->origin));
 }
-
-/* An event that tells the volume's in-sync set after it. */
-static bool tells(const struct tree_event *event, const struct tree_volume *volume)
-{
-    return event->in_sync[0] && event->kind != DIRECTOR__COMMAND__BODY_LUN_ADD && strcmp(event->object, volume->name) == 0;
-}
-
-const struct tree_event *view_event_left(const struct api_view *view, const struct tree_volume *volume, uint16_t nodeid)
-{
-    const struct tree_event *after = NULL;
-    for (size_t i = tree_event_count(view->tree); i-- > 0;) {
-        const struct tree_event *event = tree_event_at(view->tree, i);
-        if (!tells(event, volume))
-            continue;
-        for (unsigned k = 0; k < TREE_REPLICAS_MAX; k++)
-            if (event->in_sync[k] == nodeid)
-                return after;
-        after = event;
-    }
-    return NULL;
-}

@@ -536,6 +536,8 @@ static void replica_value(const struct api_view *view, const struct view_place *
         size_value(judgement.live.replica[place->replica].sent_bytes, value);
     else if (syncing && IS("resync_seconds_left") && judgement.live.replica[place->replica].left_ms != UINT64_MAX)
         text_addf(value, "%" PRIu64, (judgement.live.replica[place->replica].left_ms + 999) / 1000);
+    else if (IS("out_since"))
+        view_time(replica->left_ms, value);
     else if (IS("held"))
         text_add(value, yes_no(replica->held));
     else if (judgement.live.known && IS("dirty"))

@@ -71,20 +71,20 @@ int view_resort_check(const struct api_view *view, const struct tree_volume *vol
     return force ? force_check(view, volume, *ret_replica, error) : discard_check(view, volume, *ret_replica, error);
 }
 
-static uint64_t left_id(const struct api_view *view, const struct tree_volume *volume, unsigned replica)
+/* Until when a replica has everything. */
+static uint64_t whole_until(const struct tree_volume *volume, unsigned replica)
 {
-    const struct tree_event *left = view_event_left(view, volume, volume->replicas[replica].nodeid);
-    return volume->isr >> replica & 1 ? UINT64_MAX : left ? left->id : 0;
+    return volume->isr >> replica & 1 ? UINT64_MAX : volume->replicas[replica].left_ms;
 }
 
 /* "node1 (offline) has all of them". */
 static void others_lines(const struct api_view *view, const struct tree_volume *volume, unsigned replica, Director__Result *result)
 {
-    uint64_t mine = left_id(view, volume, replica);
+    uint64_t mine = whole_until(volume, replica);
     for (unsigned i = 0; i < volume->replica_count; i++) {
         if (i == replica || !volume->replicas[i].nodeid)
             continue;
-        uint64_t its = left_id(view, volume, i);
+        uint64_t its = whole_until(volume, i);
         view_result_line(result, "  %s (%s) has %s", view_node_name(view, volume->replicas[i].nodeid),
                          view_node_state(view, volume->replicas[i].nodeid),
                          volume->isr >> i & 1 ? "all of them" : volume->replicas[i].held ? "files that are held from before another force"
@@ -109,14 +109,13 @@ static void differ_line(const struct api_view *view, const struct tree_volume *v
 static void force_lines(const struct api_view *view, const struct tree_volume *volume, unsigned replica, Director__Result *result)
 {
     const char *node = view_node_name(view, volume->replicas[replica].nodeid);
-    const struct tree_event *left = view_event_left(view, volume, volume->replicas[replica].nodeid);
     struct text time = {0}, needed = {0};
-    view_time(left ? left->time_ms : 0, &time);
-    if (left)
+    view_time(volume->replicas[replica].left_ms, &time);
+    if (time.used)
         view_result_line(result, "forcing volume %s to %s loses every write since %s, when %s left the in-sync set:", volume->name, node,
                          text_get(&time), node);
     else
-        view_result_line(result, "forcing volume %s to %s loses every write since %s left the in-sync set, longer ago than /events tells:",
+        view_result_line(result, "forcing volume %s to %s loses nearly everything: %s never was in sync, and has what was copied to it so far:",
                          volume->name, node, node);
     others_lines(view, volume, replica, result);
     differ_line(view, volume, replica, result);

@@ -135,6 +135,7 @@ static const struct view_property replica_properties[] = {
     {.name = "read_errors", .type = "number", .help = "Reads of it that failed and were answered by another, since the owner opened it."},
     {.name = "repaired_blocks", .type = "number", .help = "Blocks of 4K of it rewritten from a good replica, since the owner opened it."},
     {.name = "checksum_errors", .type = "number", .help = "Blocks of it whose checksum was wrong, since its node opened it."},
+    {.name = "out_since", .type = "time", .help = "When it left the in-sync set last; nothing while it is in it, or if it never was."},
     {.name = "held", .type = "bool", .help = "Its files are from before the volume was forced to another; discard makes it anew."},
     {.name = "incarnation", .type = "string", .help = "Tells this replica from an older one on the same node."},
     {0},

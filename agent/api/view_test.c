@@ -291,6 +291,76 @@ static void events_name_the_object_that_changed(void **state)
     assert_null(api_view_event(&fixture.view, &command, path));
 }
 
+static Director__Result *ask(Director__Verb verb, const char *path, const char *name, const char *const (*arguments)[2])
+{
+    Director__Call call = call_of(verb, path, name);
+    Director__Property properties[8], *list[8];
+    for (; arguments && arguments[call.n_properties][0]; call.n_properties++) {
+        Director__Property *property = &properties[call.n_properties];
+        director__property__init(property);
+        property->name = (char *)arguments[call.n_properties][0];
+        property->value = (char *)arguments[call.n_properties][1];
+        list[call.n_properties] = property;
+    }
+    call.properties = list;
+    return view_fixture_call(&fixture, &call, NULL, NULL);
+}
+
+static bool has_line(const Director__Result *result, const char *part)
+{
+    for (size_t i = 0; i < result->n_lines; i++)
+        if (strstr(result->lines[i], part))
+            return true;
+    return false;
+}
+
+static void a_preview_changes_nothing_and_says_what_is_not_known(void **state)
+{
+    (void)state;
+    static const char *const arguments[][2] = {{"node", "node3"}, {"reason", "x"}, {"preview", "yes"}, {NULL, NULL}};
+    uint64_t before;
+    fixture.offline[2] = true;
+    fixture.live.volume_last = NULL;
+    before = tree_hash(fixture.tree);
+    Director__Result *result = ask(DIRECTOR__VERB__ACTION, "/volumes/mail", "force", arguments);
+    assert_int_equal(result->code, 0);
+    assert_true(has_line(result, "when node3 left the in-sync set"));
+    assert_true(has_line(result, "node2 (offline) has all of them"));
+    assert_true(has_line(result, "nobody who is online can tell"));
+    assert_true(tree_hash(fixture.tree) == before);
+    api_result_free(result);
+    static const char *const add[][2] = {{"node", "node1"}, {NULL, NULL}};
+    static const char *const other[][2] = {{"node", "node1"}, {"preview", "yes"}, {NULL, NULL}};
+    api_result_free(ask(DIRECTOR__VERB__ACTION, "/volumes/mail", "add-replica", add));
+    result = ask(DIRECTOR__VERB__ACTION, "/volumes/mail", "force", other);
+    assert_true(has_line(result, "node1 never was in sync"));
+    assert_true(has_line(result, "node3 (online) has some of them"));
+    api_result_free(result);
+}
+
+static void the_result_of_a_check_stays(void **state)
+{
+    (void)state;
+    Director__Command command = DIRECTOR__COMMAND__INIT;
+    Director__TaskEnd end = DIRECTOR__TASK_END__INIT;
+    Director__TaskFigures figures = DIRECTOR__TASK_FIGURES__INIT;
+    api_result_free(ask(DIRECTOR__VERB__ACTION, "/volumes/mail", "verify", NULL));
+    figures.done_bytes = figures.total_bytes = 4ull << 30;
+    end.task = 1;
+    end.state = DIRECTOR__TASK_STATE__TASK_DONE;
+    end.figures = &figures;
+    command.body_case = DIRECTOR__COMMAND__BODY_TASK_END;
+    command.task_end = &end;
+    assert_int_equal(tree_apply(fixture.tree, &command, NULL, NULL), 0);
+    Director__Result *result = ask(DIRECTOR__VERB__GET, "/tasks/verify-1", "", NULL);
+    assert_string_equal(result->objects[0]->summary, "done, volume mail, all is well");
+    api_result_free(result);
+    static const char *const none[][2] = {{NULL, NULL}};
+    result = ask(DIRECTOR__VERB__ACTION, "/tasks/verify-1", "cancel", none);
+    assert_int_equal(result->code, -EINVAL);
+    api_result_free(result);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
 
 int main(void)
@@ -307,6 +377,8 @@ int main(void)
         TEST(without_live_figures_nothing_is_made_up),
         TEST(every_property_has_type_and_help),
         TEST(events_name_the_object_that_changed),
+        TEST(a_preview_changes_nothing_and_says_what_is_not_known),
+        TEST(the_result_of_a_check_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -93,6 +93,7 @@ struct tree_replica {
     char store[TREE_NAME_SIZE];
     uint64_t incarnation; /* I11 */
     bool held; /* the node's files are from before a VolumeForce: they do not take part and are not touched before VolumeDiscard */
+    uint64_t left_ms; /* when it left the ISR last, by the proposer's clock; 0: it is in it, or never was */
 };
 
 /* What the operator set: VolumePolicy of director.proto, where each is explained. 0: the default. */

@@ -114,6 +114,7 @@ int tree_place(struct tree_change *change, const struct tree_wish *wish, const s
 /* What tree_volume.c and tree_replica.c share. */
 int tree_volume_get(struct tree_change *change, uint64_t id, struct tree_volume **ret_volume);
 int tree_volume_node(struct tree_change *change, const struct tree_volume *volume, uint32_t nodeid, unsigned *ret_place);
+void tree_volume_set_isr(struct tree_change *change, struct tree_volume *volume, uint32_t isr); /* and when who left */
 void tree_volume_retire(struct tree_volume *volume, unsigned place); /* the incarnation of that place */
 bool tree_volume_incarnation_new(const struct tree_volume *volume, uint64_t incarnation); /* not 0, never used: I11 */
 void tree_volume_allocate(struct tree *tree, const struct tree_volume *volume, bool take); /* in its stores */

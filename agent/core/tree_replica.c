@@ -37,6 +37,17 @@ bool tree_volume_incarnation_new(const struct tree_volume *volume, uint64_t inca
     return !used;
 }
 
+void tree_volume_set_isr(struct tree_change *change, struct tree_volume *volume, uint32_t isr)
+{
+    for (unsigned i = 0; i < volume->replica_count; i++) {
+        if (isr >> i & 1)
+            volume->replicas[i].left_ms = 0;
+        else if (volume->isr >> i & 1 && volume->replicas[i].nodeid)
+            volume->replicas[i].left_ms = change->command->time_ms;
+    }
+    volume->isr = isr;
+}
+
 void tree_volume_retire(struct tree_volume *volume, unsigned place)
 {
     uint64_t incarnation = volume->replicas[place].incarnation;
@@ -164,7 +175,7 @@ int tree_volume_replica_remove(struct tree_change *change)
     volume->replicas[place] = (struct tree_replica){0};
     while (!volume->replicas[volume->replica_count - 1].nodeid)
         volume->replica_count--;
-    volume->isr &= ~(1u << place);
+    tree_volume_set_isr(change, volume, volume->isr & ~(1u << place));
     volume->isr_version++;
     tree_volume_reach(change->tree, volume);
     change->result->volume = volume->id;
@@ -323,7 +334,7 @@ int tree_volume_force(struct tree_change *change)
         volume->replicas[i].held = true;
     }
     volume->owner = volume->replicas[place].nodeid;
-    volume->isr = 1u << place;
+    tree_volume_set_isr(change, volume, 1u << place);
     volume->epoch++;
     volume->isr_version++;
     if (volume->size_wanted) { /* an operation of the past configuration */
@@ -361,7 +372,7 @@ int tree_volume_discard(struct tree_change *change)
     tree_volume_retire(volume, place);
     volume->replicas[place].incarnation = discard->incarnation;
     volume->replicas[place].held = false;
-    volume->isr &= ~(1u << place);
+    tree_volume_set_isr(change, volume, volume->isr & ~(1u << place));
     volume->isr_version++;
     tree_volume_reach(change->tree, volume);
     change->result->volume = volume->id;

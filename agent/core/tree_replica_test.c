@@ -141,6 +141,25 @@ static void a_policy_is_set_field_by_field(void **state)
     done(tree);
 }
 
+static void when_a_replica_left_is_known(void **state)
+{
+    (void)state;
+    struct tree *tree = four_nodes();
+    assert_int_equal(v(tree)->replicas[1].left_ms, 0);
+    assert_int_equal(set_isr(tree, 1), 0);
+    uint64_t left = v(tree)->replicas[1].left_ms;
+    assert_int_equal(left, clock_ms);
+    assert_int_equal(set_isr(tree, 1), 0); /* it left before */
+    assert_int_equal(v(tree)->replicas[1].left_ms, left);
+    restored_alike(tree);
+    assert_int_equal(set_isr(tree, 3), 0);
+    assert_int_equal(v(tree)->replicas[1].left_ms, 0);
+    assert_int_equal(DO(tree, VOLUME_PROMOTE, volume_promote, .volume = 1, .expect_epoch = 1, .owner = 2, .isr = 2,
+                        .reason = (char *)""), 0);
+    assert_int_equal(v(tree)->replicas[0].left_ms, clock_ms);
+    done(tree);
+}
+
 static void a_profile_has_corosync_reloaded(void **state)
 {
     (void)state;
@@ -469,6 +488,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_policy_is_set_field_by_field),
+        cmocka_unit_test(when_a_replica_left_is_known),
         cmocka_unit_test(a_profile_has_corosync_reloaded),
         cmocka_unit_test(a_replica_keeps_its_place),
         cmocka_unit_test(the_last_replica_in_sync_stays),

@@ -62,7 +62,7 @@ static bool take_replicas(struct tree *tree, const Director__TreeVolume *from, s
     for (size_t i = 0; i < from->n_replicas; i++) {
         const Director__TreeReplica *replica = from->replicas[i];
         if (replica->nodeid == 0) { /* an empty place; the last is never */
-            if (replica->incarnation || replica->held || *replica->store || i + 1 == from->n_replicas)
+            if (replica->incarnation || replica->held || replica->left_ms || *replica->store || i + 1 == from->n_replicas)
                 return false;
             volume->replica_count++;
             continue;
@@ -75,6 +75,7 @@ static bool take_replicas(struct tree *tree, const Director__TreeVolume *from, s
         to->nodeid = (uint16_t)replica->nodeid;
         to->incarnation = replica->incarnation;
         to->held = replica->held;
+        to->left_ms = replica->left_ms;
         tree_copy(to->store, sizeof(to->store), replica->store);
     }
     int owner = from->owner <= UINT16_MAX ? tree_volume_replica_of(volume, (uint16_t)from->owner) : -1;

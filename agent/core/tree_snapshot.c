@@ -94,6 +94,7 @@ static void fill_volumes(const struct tree *tree, Director__TreeSnapshot *snapsh
             replica->store = (char *)volume->replicas[r].store;
             replica->incarnation = volume->replicas[r].incarnation;
             replica->held = volume->replicas[r].held;
+            replica->left_ms = volume->replicas[r].left_ms;
         }
         to->epoch = volume->epoch;
         to->owner = volume->owner;

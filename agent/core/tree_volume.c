@@ -309,7 +309,7 @@ int tree_volume_promote(struct tree_change *change)
     volume->epoch++;
     volume->isr_version++;
     volume->owner = (uint16_t)promote->owner;
-    volume->isr = promote->isr;
+    tree_volume_set_isr(change, volume, promote->isr);
     change->result->volume = volume->id;
     change->result->version = volume->isr_version;
     return 0;
@@ -330,7 +330,7 @@ int tree_volume_isr(struct tree_change *change)
     if (status || change->dry)
         return status;
     volume->isr_version++;
-    volume->isr = body->isr;
+    tree_volume_set_isr(change, volume, body->isr);
     change->result->volume = volume->id;
     change->result->version = volume->isr_version;
     return 0;
