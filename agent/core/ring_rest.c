@@ -37,7 +37,7 @@ static enum ring_rest_action step_running(struct ring_rest *rest, const struct r
     if (rest->repeats < RING_REST_REPEATS || !heard->outside || now_ms - rest->view_ms > RING_REST_GAP_MS)
         return RING_REST_NOTHING;
     uint64_t rest_ms = MAX(rest->rest_ms, (uint64_t)RING_REST_MIN_MS);
-    *rest = (struct ring_rest){.resting = true, .since_ms = now_ms, .until_ms = now_ms + rest_ms,
+    *rest = (struct ring_rest){.resting = true, .unseen = heard->everybody, .since_ms = now_ms, .until_ms = now_ms + rest_ms,
                                .rest_ms = MIN(rest_ms * 2, (uint64_t)RING_REST_MAX_MS)};
     return RING_REST_STOP;
 }
@@ -48,7 +48,7 @@ enum ring_rest_action ring_rest_step(struct ring_rest *rest, uint16_t nodeid, co
     if (!rest->resting)
         return step_running(rest, heard, now_ms);
     uint64_t alone_ms = RING_REST_ALONE_MS + nodeid % RING_REST_SHARES * RING_REST_SHARE_MS;
-    hold(&rest->healed_ms, heard->everybody, now_ms);
+    hold(&rest->healed_ms, heard->everybody && !rest->unseen, now_ms);
     hold(&rest->alone_ms, !heard->quorate, now_ms);
     if (now_ms < rest->until_ms && !(rest->healed_ms && now_ms - rest->healed_ms >= RING_REST_HEAL_MS) &&
         !(rest->alone_ms && now_ms - rest->alone_ms >= alone_ms))

@@ -5,7 +5,7 @@
  * form a ring that stays.
  *
  *   RUNNING --(the same minority RING_REST_REPEATS times, each within RING_REST_GAP_MS of the one before, others are heard)--> RESTING
- *   RESTING --(every node of the cluster was heard for RING_REST_HEAL_MS: the cut is healed)--> RUNNING
+ *   RESTING --(every node of the cluster was heard for RING_REST_HEAL_MS, and was not before: the cut is healed)--> RUNNING
  *   RESTING --(nobody heard has been quorate for RING_REST_ALONE_MS and a share by nodeid: it may take us)--> RUNNING
  *   RESTING --(time is over: RING_REST_MIN_MS, twice as long each time up to RING_REST_MAX_MS; calm forgives)--> RUNNING
  *
@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 #define RING_REST_REPEATS  3u
-#define RING_REST_GAP_MS   3000u
+#define RING_REST_GAP_MS   8000u /* with a token of 1 s a ring forms every 3 s or so */
 #define RING_REST_HEAL_MS  1000u
 #define RING_REST_ALONE_MS 2500u /* the others need about 1 s to form a ring and elect */
 #define RING_REST_SHARE_MS 700u
@@ -43,6 +43,7 @@ struct ring_rest {
     uint64_t since_ms;    /* RESTING since, or RUNNING since the last rest */
     uint64_t rest_ms;     /* the next rest */
     uint64_t until_ms;    /* RESTING */
+    bool unseen;          /* RESTING for a cut that the links do not show: they say nothing of its end */
     uint64_t healed_ms;   /* every node heard since; 0: not so */
     uint64_t alone_ms;    /* nobody quorate heard since; 0: not so */
 };

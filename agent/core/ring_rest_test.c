@@ -104,6 +104,17 @@ static void comes_back_when_the_cut_is_healed(void **state)
     assert_false(rest.resting);
 }
 
+/* Only corosync's packets are lost: that the links are well says nothing. */
+static void a_cut_that_the_links_do_not_show_is_not_taken_for_healed(void **state)
+{
+    struct ring_rest rest = {0};
+    uint64_t now = churn(&rest, 1000, RING_REST_REPEATS), back;
+    (void)state;
+    assert_int_equal(ring_rest_step(&rest, SELF, &all_quorate, now), RING_REST_STOP);
+    assert_int_equal(run(&rest, &all_quorate, now, now + 2 * RING_REST_MIN_MS, &back), RING_REST_START);
+    assert_true(back >= now + RING_REST_MIN_MS);
+}
+
 /* The other end died: the hub needs us for a majority. */
 static void comes_back_when_those_it_hears_are_not_quorate_without_it(void **state)
 {
@@ -160,6 +171,7 @@ int main(void)
         cmocka_unit_test(a_majority_in_between_begins_the_count_anew),
         cmocka_unit_test(minorities_that_differ_or_are_long_apart_do_not_count),
         cmocka_unit_test(comes_back_when_the_cut_is_healed),
+        cmocka_unit_test(a_cut_that_the_links_do_not_show_is_not_taken_for_healed),
         cmocka_unit_test(comes_back_when_those_it_hears_are_not_quorate_without_it),
         cmocka_unit_test(two_that_rest_at_once_come_back_one_after_the_other),
         cmocka_unit_test(rests_longer_each_time_up_to_a_limit_and_calm_forgives),

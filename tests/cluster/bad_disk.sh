@@ -15,10 +15,10 @@ said() { grep -qE "$2" "$(log_of "$1")"; }
 not_said() { ! said "$1" "$2"; }
 forget() { : >"$(log_of "$1")"; }
 roles() { OWNER=$(volume_owner "$witness" "$VOLUME"); replica=$(printf '%s\n' "${members[@]}" | grep -vx "$OWNER"); }
-# use NAME: a volume of its own for each part, since who is thrown out often is let in late (21).
+# use NAME [PROPERTY=VALUE ...]: a volume of its own for each part, since who is thrown out often is let in late (21).
 use() {
     VOLUME=$1
-    volume_make 64M 2
+    volume_make 64M 2 n1 "${@:2}"
     mapfile -t members < <(volume_members n1 "$VOLUME")
     witness=$(nodes_all | grep -vxF -f <(printf '%s\n' "${members[@]}"))
     eventually 10 "both replicas are in sync" in_sync
@@ -102,6 +102,8 @@ forget "$OWNER"
 tb fault "$OWNER" 'sync EIO state.db'
 on "$witness" /volumes create pending size=4M replicas=1 >/dev/null 2>&1 || true
 eventually 10 "a node whose state cannot be made durable steps out" said "$OWNER" 'steps out of the cluster'
+says_why() { on "$OWNER" status 2>/dev/null | grep -q 'state store of this node failed'; }
+eventually 5 "... and says so" says_why
 eventually 10 "... the others go on without it" cluster_sees 2 "$witness" "$replica"
 eventually 10 "... and the volume is served elsewhere" owner_is "$replica"
 tb fault "$OWNER"

@@ -98,10 +98,10 @@ refused() {
 
 same() { [ "$1" = "$2" ] || { say "    one:   $1"; say "    other: $2"; return 1; }; }
 
-# volume_make SIZE REPLICAS [NODE]: VOLUME, exported, and served by its owner.
+# volume_make SIZE REPLICAS [NODE [PROPERTY=VALUE ...]]: VOLUME, exported, and served by its owner.
 volume_make() {
     local via=${3:-n1}
-    on "$via" /volumes create "$VOLUME" size="$1" replicas="$2" >/dev/null || fail "could not create $VOLUME"
+    on "$via" /volumes create "$VOLUME" size="$1" replicas="$2" "${@:4}" >/dev/null || fail "could not create $VOLUME"
     on "$via" "/volumes/$VOLUME" export >/dev/null || fail "could not export $VOLUME"
     IQN=$(volume_iqn "$via" "$VOLUME") || fail "$VOLUME has no target after export"
     OWNER=$(volume_owner "$via" "$VOLUME")
