@@ -8,10 +8,10 @@
 #define BITMAP_MAGIC   0x4d425244u           /* "DRBM" */
 #define HEADER_SLOTS   2u
 #define HEADER_BYTES   160u /* that the checksum covers */
-#define BITMAP_START   (HEADER_SLOTS * METADATA_PAGE_BYTES)
 #define BITMAP_HEADER  24u
 
 static_assert(METADATA_PAGE_BITS == (METADATA_PAGE_BYTES - BITMAP_HEADER) * 8, "page header size");
+static_assert(METADATA_BITMAPS_OFFSET == HEADER_SLOTS * METADATA_PAGE_BYTES, "bitmaps follow the headers");
 static_assert(METADATA_PAGE_BITS % 64 == 0, "pages hold whole words");
 
 uint32_t metadata_region_bytes(uint64_t size_bytes)
@@ -34,7 +34,7 @@ uint32_t metadata_bitmap_pages(uint32_t regions)
 
 uint64_t metadata_file_bytes(uint32_t regions)
 {
-    return BITMAP_START + (uint64_t)METADATA_BITMAPS * metadata_bitmap_pages(regions) * METADATA_PAGE_BYTES;
+    return METADATA_BITMAPS_OFFSET + (uint64_t)METADATA_BITMAPS * metadata_bitmap_pages(regions) * METADATA_PAGE_BYTES;
 }
 
 /* Offsets of the header: 0 magic, 8 crc, 12 version, 16 generation, 24 volume uuid, 40 node uuid, 56 volume, 64 incarnation,
@@ -124,7 +124,7 @@ static uint32_t bitmap_page_place(unsigned slot, uint32_t index, uint64_t salt)
 
 static uint64_t bitmap_page_offset(uint32_t pages, unsigned slot, uint32_t index)
 {
-    return BITMAP_START + ((uint64_t)slot * pages + index) * METADATA_PAGE_BYTES;
+    return METADATA_BITMAPS_OFFSET + ((uint64_t)slot * pages + index) * METADATA_PAGE_BYTES;
 }
 
 void metadata_bitmap_encode(const struct bitmap *bitmap, unsigned slot, uint32_t index, uint64_t salt,

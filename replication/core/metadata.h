@@ -16,6 +16,7 @@
 #define METADATA_VERSION       1u
 #define METADATA_BITMAPS       5u /* slot 0 intent, slots 1..4 dirty for replica index 0..3 */
 #define METADATA_PAGE_BITS     ((METADATA_PAGE_BYTES - 24u) * 8u)
+#define METADATA_BITMAPS_OFFSET 8192u /* in the file */
 #define METADATA_REGIONS_MAX   (1u << 20)
 #define METADATA_REGION_MIN    65536u
 

@@ -17,10 +17,11 @@ static int replica_memory(struct replica *r)
     bad |= bitmap_init(&r->carry, r->regions) | bitmap_init(&r->hot, r->regions);
     bad |= bitmap_init(&r->hot_before, r->regions) | bitmap_init(&r->recent, r->regions);
     bad |= bitmap_init(&r->scratch, r->regions);
+    r->settled = calloc((r->regions + 63) / 64, sizeof(*r->settled));
     r->page_states = calloc((size_t)METADATA_BITMAPS * r->pages, sizeof(*r->page_states));
     r->batch = calloc(BATCH_PAGES, sizeof(*r->batch));
     r->operations = calloc(r->parameters.operations_max, sizeof(*r->operations));
-    return bad || !r->page_states || !r->batch || !r->operations ? -ENOMEM : 0;
+    return bad || !r->settled || !r->page_states || !r->batch || !r->operations ? -ENOMEM : 0;
 }
 
 int replica_new(const struct replica_parameters *parameters, const uint8_t *image, uint64_t image_bytes,
@@ -75,6 +76,7 @@ void replica_free(struct replica *r)
     bitmap_done(&r->recent);
     bitmap_done(&r->scratch);
     free(r->blob);
+    free(r->settled);
     free(r->page_states);
     free(r->batch);
     free(r->operations);

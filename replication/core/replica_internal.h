@@ -56,6 +56,8 @@ struct replica {
     bool batch_busy;
     uint64_t batch_ticket;
     uint32_t batch_cursor;
+    unsigned batch_count;
+    uint64_t *settled; /* words of the intent bits that are on the disk; a subset of those in maps */
     struct metadata_page *batch;
     bool failed;
 
@@ -110,6 +112,13 @@ void replica_unmark(struct replica *r, unsigned slot, uint32_t region);
 uint64_t replica_touch_header(struct replica *r);
 void replica_metadata_flush(struct replica *r, struct mirror_effects *out);
 void replica_on_meta_done(struct replica *r, int status, struct mirror_effects *out);
+
+/* replica_intent.c */
+/* Mark a region that is about to be written; the ticket to wait for, 0 when its bit is on the disk. */
+uint64_t replica_mark_intent(struct replica *r, uint32_t region);
+/* A bit was cleared; the batch is durable. */
+void replica_intent_unsettle(struct replica *r, uint32_t region);
+void replica_intent_settle(struct replica *r);
 
 /* replica_seal.c */
 void replica_seal_advance(struct replica *r, uint64_t now_us, struct mirror_effects *out);

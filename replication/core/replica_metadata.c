@@ -18,6 +18,8 @@ void replica_unmark(struct replica *r, unsigned slot, uint32_t region)
 {
     struct page_state *page = &r->page_states[slot * r->pages + region / METADATA_PAGE_BITS];
     if (bitmap_clear(&r->maps[slot], region)) {
+        if (slot == SLOT_INTENT)
+            replica_intent_unsettle(r, region);
         r->change++;
         if (!page->first_unsaved)
             page->first_unsaved = r->change;
@@ -62,6 +64,7 @@ void replica_metadata_flush(struct replica *r, struct mirror_effects *out)
     }
     r->batch_ticket = MAX(ticket, r->durable);
     r->batch_busy = true;
+    r->batch_count = count;
     struct mirror_effect *effect = mirror_effects_add(out, MIRROR_EFFECT_META_WRITE);
     effect->meta.count = count;
     effect->meta.pages = r->batch;
@@ -71,10 +74,12 @@ void replica_on_meta_done(struct replica *r, int status, struct mirror_effects *
 {
     ASSERT(r->batch_busy);
     r->batch_busy = false;
-    if (status == 0 || replica_bug(r, REPLICA_BUG_META_ERROR))
+    if (status == 0 || replica_bug(r, REPLICA_BUG_META_ERROR)) {
         r->durable = r->batch_ticket;
-    else
+        replica_intent_settle(r);
+    } else {
         r->failed = true; /* never retried as if nothing had happened (I12) */
+    }
     list_foreach_safe(node, after, &r->active) {
         struct operation *op = list_entry(node, struct operation, link);
         if (op->state != OPERATION_WAIT_META)

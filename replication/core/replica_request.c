@@ -13,7 +13,7 @@ static void write_mark(struct replica *r, struct operation *op)
         bitmap_set(&r->hot, region);
         bitmap_set(&r->recent, region);
         if (!replica_bug(r, REPLICA_BUG_NO_INTENT))
-            op->ticket = MAX(op->ticket, replica_mark(r, SLOT_INTENT, region));
+            op->ticket = MAX(op->ticket, replica_mark_intent(r, region));
         for (unsigned k = 0; k < MIRROR_REPLICAS_MAX; k++)
             if (m->dirty_mask >> k & 1 && k != r->header.replica_index) {
                 uint64_t ticket = replica_mark(r, SLOT_DIRTY + k, region);

@@ -42,7 +42,7 @@ static const struct {
     {"checksums at rest are not looked at", "0:0:8", "s11_read_error_or_bad_checksum"},
     {"bits flipped on the wire are not noticed", "0:0:4", "s32_bits_flip_on_the_wire"},
     {"R1 votes are not durable", "0:1:0", "s25_joiner_dies_during_state_transfer"},
-    {"R2 votes for any log", "0:2:0", "s5_asymmetric_partition"},
+    {"R2 votes for any log", "0:2:0", "s29_last_isr_member_dies"},
     {"R4 entries taken without a match", "0:4:0", "minority_acknowledges_no_change"},
     {"C2 majority of the voters present", "0:0x10:0", "s4_isolated_owner_acknowledges_nothing"},
     {"R8 the log acks before it is durable", "0:0x20:0", "an_entry_counts_when_it_is_durable"},
