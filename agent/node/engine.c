@@ -130,6 +130,21 @@ void engine_tell_record(struct engine *engine, uint64_t volume, uint64_t incarna
     mailbox_post(&engine->outbox, &notice->mail);
 }
 
+static void run_grown(struct engine *engine, struct notice *notice)
+{
+    engine->options.callbacks.replica_grown(engine->options.callbacks.context, notice->volume, notice->isr, notice->version,
+                                            notice->incarnation);
+}
+
+void engine_tell_grown(struct engine *engine, uint64_t volume, uint32_t replica, uint64_t size_bytes, uint64_t incarnation)
+{
+    struct notice *notice = notice_new(volume, run_grown);
+    notice->isr = replica;
+    notice->version = size_bytes;
+    notice->incarnation = incarnation;
+    mailbox_post(&engine->outbox, &notice->mail);
+}
+
 static void run_gone(struct engine *engine, struct notice *notice)
 {
     engine->options.callbacks.replica_gone(engine->options.callbacks.context, notice->volume);

@@ -48,6 +48,8 @@ struct engine_callbacks {
     /* Commit the SCSI reservations of a volume that this node owns in this epoch, in place of the version (I14), then
      * engine_put_volume() with them. bytes are read during the call. Asked again every second until then. */
     void (*reserve)(void *context, uint64_t volume, uint64_t epoch, uint64_t version, const uint8_t *bytes, uint32_t size);
+    /* This node's data place has the size that the volume is to grow to: commit VolumeGrown. Told again every few seconds. */
+    void (*replica_grown)(void *context, uint64_t volume, uint32_t replica, uint64_t size_bytes, uint64_t incarnation);
     /* The files of a volume that is gone are removed. */
     void (*replica_gone)(void *context, uint64_t volume);
     /* Figures of a volume that this node owns changed. */

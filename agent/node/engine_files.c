@@ -30,18 +30,31 @@ const struct director_plugin *engine_files_plugin(struct engine_unit *unit, stru
     return plugin_loader_find(unit->engine->options.plugins, DIRECTOR_PLUGIN_BACKSTORE, unit->work_config.plugin, error);
 }
 
+/* Bytes that the data place must have: an open device gets more when the volume grows. */
+uint64_t engine_files_wanted(const struct tree_volume *volume)
+{
+    return MAX(volume->size_bytes, volume->size_wanted);
+}
+
+/* Worker: one that is smaller than the volume is made larger; what is new in it reads as zeroes. */
+static int data_grow(struct engine_unit *unit, const struct director_plugin *plugin, struct error *error)
+{
+    uint64_t size_bytes = engine_files_wanted(&unit->work_config.volume);
+    struct stat status;
+    if (stat(unit->data_path, &status) < 0 || !S_ISREG(status.st_mode) || (uint64_t)status.st_size >= size_bytes)
+        return 0; /* not a file: the device tells its size when it is opened */
+    return plugin_grow(plugin, unit->data_path, size_bytes, error);
+}
+
 /* Worker: the data file, empty where it was not there. Old bytes are left as they are: a new incarnation is synced in full, and
  * until then they may be the last copy there is. */
 static int make_data(struct engine_unit *unit, const struct director_plugin *plugin, struct error *error)
 {
-    uint64_t size_bytes = unit->work_config.volume.size_bytes;
-    struct stat status;
-    int result = 0;
-    if (stat(unit->data_path, &status) == 0 && S_ISREG(status.st_mode) && (uint64_t)status.st_size != size_bytes)
-        result = plugin_remove(plugin, unit->data_path, error); /* half made */
-    if (result == 0)
-        result = plugin_create(plugin, unit->data_path, size_bytes, NULL, error);
-    return result == -EEXIST ? 0 : result;
+    uint64_t size_bytes = engine_files_wanted(&unit->work_config.volume);
+    int result = plugin_create(plugin, unit->data_path, size_bytes, NULL, error);
+    if (result != -EEXIST)
+        return result;
+    return data_grow(unit, plugin, error);
 }
 
 /* Worker: look at the files, make them when that is due. What comes out of it is said at the top. */
@@ -69,6 +82,9 @@ void engine_files_make(uv_work_t *work)
         checked = -ENOENT;
     }
     if (checked == 0 && data_there) {
+        unit->work_status = data_grow(unit, plugin, error); /* the volume may have grown meanwhile */
+        if (unit->work_status < 0)
+            return;
         unit->work_incarnation = header.incarnation;
         if (header.incarnation != (recorded ? recorded : committed))
             unit->work_status = error_set(error, -EMEDIUMTYPE, "%s is not the disk that was in use last; bring that one back, or "

@@ -52,6 +52,10 @@ struct engine_unit {
     uint64_t retry_ms;
     struct mirror_device *device;
     uint64_t incarnation; /* of the device's replica */
+    struct block_device *data; /* the device's, under it */
+    bool growing;         /* a worker makes the data place larger */
+    uint64_t grow_ms;     /* when that, or telling of it, is due again */
+    uint64_t target_bytes; /* size that the target knows */
     struct engine_fault_stack faults; /* on the data device, for tests */
     uint64_t wanted;      /* RECORDING: what config.recorded will be */
     uint64_t granted;     /* incarnation of a blank replica that was recorded and may be made */
@@ -132,6 +136,9 @@ void engine_unit_tick(struct engine_unit *unit, uint64_t now_ms);
 /* engine_files.c. Paths and plugin of work_config; workers for unit->work. */
 void engine_files_paths(struct engine_unit *unit);
 const struct director_plugin *engine_files_plugin(struct engine_unit *unit, struct error *error);
+uint64_t engine_files_wanted(const struct tree_volume *volume);
+/* engine_grow.c. Make the data place larger, and tell of it, when that is due. */
+void engine_grow_tick(struct engine_unit *unit, uint64_t now_ms);
 /* Look at the files, make them when that is due. What comes out of it is said at the top of engine_files.c. */
 void engine_files_make(uv_work_t *work);
 void engine_files_delete(uv_work_t *work);
@@ -142,6 +149,7 @@ void engine_unit_check(struct engine_unit *unit, const struct engine_check *chec
 void engine_tell_ask_isr(struct engine *engine, uint64_t volume, uint64_t epoch, uint64_t version, uint32_t isr,
                          const char *reason);
 void engine_tell_record(struct engine *engine, uint64_t volume, uint64_t incarnation);
+void engine_tell_grown(struct engine *engine, uint64_t volume, uint32_t replica, uint64_t size_bytes, uint64_t incarnation);
 void engine_tell_gone(struct engine *engine, uint64_t volume);
 void engine_tell_blank(struct engine *engine, uint64_t volume, uint32_t replica, uint64_t incarnation);
 void engine_tell_own(struct engine *engine, uint64_t volume, const struct api_live_replica *figures);

@@ -35,7 +35,7 @@ static void unit_target(struct engine_unit *unit)
     enum target_lu_state state = TARGET_LU_TRANSITION;
     if (!engine->target)
         return;
-    if (!unit->in_target) {
+    if (!unit->in_target || unit->target_bytes != volume->size_bytes) { /* larger: CAPACITY DATA HAS CHANGED, 2A/09 */
         struct target_lu_identity identity = {.volume_id = volume->id, .uuid = volume->uuid, .size_bytes = volume->size_bytes,
                                               .block_bytes = volume->block_bytes, .physical_bytes = 4096, .thin = true};
         (void)snprintf(identity.name, sizeof(identity.name), "%s", volume->name);
@@ -45,6 +45,7 @@ static void unit_target(struct engine_unit *unit)
             return;
         }
         unit->in_target = true;
+        unit->target_bytes = volume->size_bytes;
     }
     if (unit->reservations_version) { /* before the state: an owner starts with what was committed (I14) */
         int taken = target_server_set_reservations(engine->target, volume->id, unit->reservations_version, unit->reservations,
@@ -230,6 +231,9 @@ static void unit_made(uv_work_t *work, int status)
     unit->linked_count = 0;
     unit->incarnation = unit->work_incarnation;
     unit->place = unit->work_config.replica;
+    unit->data = data;
+    unit->growing = false;
+    unit->grow_ms = 0;
     unit->blank_ms = 0;
     engine_unit_announce(unit, 0, true);
     engine_unit_update(unit);
@@ -340,6 +344,7 @@ void engine_unit_update(struct engine_unit *unit)
     if (unit->device && unit->engine->authority)
         unit_configure(unit);
     unit_target(unit);
+    engine_grow_tick(unit, unit_now_ms());
 }
 
 static void unit_free(struct engine_unit *unit)
@@ -443,5 +448,6 @@ void engine_unit_tick(struct engine_unit *unit, uint64_t now_ms)
         unit->blank_ms = now_ms + UNIT_RETRY_MS;
         engine_tell_blank(unit->engine, volume->id, (uint32_t)unit->config.replica, unit->incarnation);
     }
+    engine_grow_tick(unit, now_ms);
     engine_live_tick(unit, now_ms);
 }

@@ -413,6 +413,23 @@ static void engine_blank_replica(void *context, uint64_t volume, uint32_t replic
     plan_propose(node, &command, "new incarnation", "volume", volume);
 }
 
+static void engine_grown_replica(void *context, uint64_t volume, uint32_t replica, uint64_t size_bytes, uint64_t incarnation)
+{
+    struct node *node = context;
+    Director__Command command = DIRECTOR__COMMAND__INIT;
+    Director__VolumeGrown grown = DIRECTOR__VOLUME_GROWN__INIT;
+    const struct tree_volume *now = tree_volume_by_id(node->tree, volume);
+    if (!node->quorate || !now || now->size_wanted != size_bytes || now->grown >> replica & 1)
+        return; /* it is told again */
+    grown.volume = volume;
+    grown.replica = replica;
+    grown.size = size_bytes;
+    grown.incarnation = incarnation;
+    command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_GROWN;
+    command.volume_grown = &grown;
+    plan_propose(node, &command, "growing", "volume", volume);
+}
+
 /* --- the sequencer's duties -------------------------------------------------------------------------------------------- */
 
 static void plan_failover(struct node *node)
@@ -663,7 +680,7 @@ int node_plan_start(struct node *node, struct error *error)
         .plugins = node->plugins,
         .faults_path = node->options.faults_path,
         .callbacks = {.context = node, .ask_isr = engine_asks_isr, .replica_record = engine_records_replica, .replica_gone = engine_forgets_replica,
-                      .replica_blank = engine_blank_replica, .reserve = engine_reserves, .live = node_live_figures, .own = node_live_own},
+                      .replica_blank = engine_blank_replica, .replica_grown = engine_grown_replica, .reserve = engine_reserves, .live = node_live_figures, .own = node_live_own},
     };
     return engine_new(&options, &node->engine, error);
 }

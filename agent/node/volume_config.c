@@ -7,6 +7,7 @@ struct mirror_config volume_config(const struct tree_volume *volume)
     struct mirror_config config = {
         .epoch = volume->epoch,
         .isr_version = volume->isr_version,
+        .size_bytes = volume->size_bytes,
         .owner = volume->owner,
         .isr = (uint8_t)volume->isr,
         .replica_count = (uint8_t)volume->replica_count,

@@ -25,6 +25,15 @@ static void filter_close_when_idle(struct filter *filter)
         block_device_close(filter->lower, filter_lower_closed, filter);
 }
 
+int filter_refresh(struct block_device *device)
+{
+    struct filter *filter = container_of(device, struct filter, device);
+    int result = block_device_refresh(filter->lower);
+    if (result == 0)
+        filter->device.geometry = filter->lower->geometry;
+    return result;
+}
+
 struct filter_op *filter_op_new(struct filter *filter, struct block_request *request)
 {
     ASSERT(!filter->closing);

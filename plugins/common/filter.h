@@ -40,6 +40,8 @@ MUST_CHECK int filter_init(struct filter *filter, uv_loop_t *loop, struct block_
 struct filter_op *filter_op_new(struct filter *filter, struct block_request *request);
 void filter_op_forward(struct filter_op *op);
 void filter_op_finish(struct filter_op *op, int status);
+/* block_device refresh: that of the lower device, and its geometry. */
+int filter_refresh(struct block_device *device);
 /* block_device close: everything held by the filter must have been forwarded or finished. Closes lower as well. */
 void filter_close(struct filter *filter, void (*closed)(void *context), void *context);
 /* End of release: free(filter), then closed. From the loop. */

@@ -90,7 +90,8 @@ static void delay_close(struct block_device *device, void (*closed)(void *contex
     delay_release(delay); /* nothing waits any longer */
 }
 
-static const struct block_device_operations delay_operations = {.submit = delay_submit, .close = delay_close};
+static const struct block_device_operations delay_operations = {.submit = delay_submit, .close = delay_close,
+                                                                .refresh = filter_refresh};
 
 static void delay_timer_closed(uv_handle_t *handle)
 {

@@ -150,7 +150,8 @@ static void error_close(struct block_device *device, void (*closed)(void *contex
     filter_close(&container_of(device, struct error_filter, filter.device)->filter, closed, context);
 }
 
-static const struct block_device_operations error_device_operations = {.submit = error_submit, .close = error_close};
+static const struct block_device_operations error_device_operations = {.submit = error_submit, .close = error_close,
+                                                                       .refresh = filter_refresh};
 
 static int error_open(struct uv_loop_s *loop, const char *path, struct block_device *lower,
                       const struct director_option *options, struct block_device **ret_device,

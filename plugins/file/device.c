@@ -14,6 +14,7 @@
 #include <limits.h>
 #include <linux/falloc.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -388,7 +389,19 @@ static void file_close(struct block_device *device, void (*closed)(void *context
     file_close_when_idle(file);
 }
 
-static const struct block_device_operations file_operations = {.submit = file_submit, .close = file_close};
+static int file_refresh(struct block_device *device)
+{
+    struct file_device *file = container_of(device, struct file_device, device);
+    struct stat info;
+    if (fstat(file->setup.fd, &info) < 0)
+        return -errno;
+    if ((uint64_t)info.st_size < device->geometry.size_bytes || info.st_size % file->setup.block_bytes)
+        return -EINVAL;
+    file->setup.size_bytes = device->geometry.size_bytes = (uint64_t)info.st_size;
+    return 0;
+}
+
+static const struct block_device_operations file_operations = {.submit = file_submit, .close = file_close, .refresh = file_refresh};
 
 int file_device_new(uv_loop_t *loop, const struct file_setup *setup, struct block_device **ret_device)
 {

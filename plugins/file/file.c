@@ -70,6 +70,27 @@ static int file_remove(const char *path, struct director_plugin_error *error)
     return 0;
 }
 
+/* Past the end the file is a hole: zeroes, and no storage taken. The size is metadata of the file: fsync, not fdatasync alone. */
+static int file_grow(const char *path, uint64_t size_bytes, struct director_plugin_error *error)
+{
+    struct stat info;
+    int result = 0;
+    if (size_bytes == 0 || size_bytes % 512 || size_bytes > INT64_MAX)
+        return plugin_error_set(error, -EINVAL, "file %s cannot have %llu bytes: give a multiple of 512", path,
+                                (unsigned long long)size_bytes);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &info) < 0)
+        result = -errno;
+    else if ((uint64_t)info.st_size < size_bytes && (ftruncate(fd, (off_t)size_bytes) < 0 || fsync(fd) < 0))
+        result = -errno;
+    if (fd >= 0)
+        (void)close(fd);
+    if (result < 0)
+        return plugin_error_set(error, result, "file %s cannot be made %llu bytes large: %s", path, (unsigned long long)size_bytes,
+                                strerror(-result));
+    return 0;
+}
+
 static int file_space(const char *store, uint64_t *ret_capacity_bytes, uint64_t *ret_free_bytes)
 {
     struct statvfs info;
@@ -206,6 +227,7 @@ DIRECTOR_PLUGIN_EXPORT const struct director_plugin director_plugin = {
     .kind = DIRECTOR_PLUGIN_BACKSTORE,
     .parameters = file_parameters,
     .create = file_create,
+    .grow = file_grow,
     .remove = file_remove,
     .space = file_space,
     .open = file_open,

@@ -139,6 +139,16 @@ int plugin_create(const struct director_plugin *plugin, const char *path, uint64
     return result < 0 ? call_failed(plugin, "create", path, result, words, error) : 0;
 }
 
+int plugin_grow(const struct director_plugin *plugin, const char *path, uint64_t size_bytes, struct error *error)
+{
+    char words[200] = "";
+    struct director_plugin_error plugin_error = {words, sizeof(words)};
+    if (!plugin->grow)
+        return lacks(plugin, "grow", error);
+    int result = plugin->grow(path, size_bytes, &plugin_error);
+    return result < 0 ? call_failed(plugin, "make larger", path, result, words, error) : 0;
+}
+
 int plugin_remove(const struct director_plugin *plugin, const char *path, struct error *error)
 {
     char words[200] = "";

@@ -59,6 +59,8 @@ MUST_CHECK int plugin_options_check(const struct director_plugin *plugin, const 
  * device's home loop. */
 MUST_CHECK int plugin_create(const struct director_plugin *plugin, const char *path, uint64_t size_bytes,
                              const struct director_option *options, struct error *error);
+/* Worker thread. Make it larger; an open device is then told by block_device_refresh(). */
+MUST_CHECK int plugin_grow(const struct director_plugin *plugin, const char *path, uint64_t size_bytes, struct error *error);
 MUST_CHECK int plugin_remove(const struct director_plugin *plugin, const char *path, struct error *error);
 MUST_CHECK int plugin_space(const struct director_plugin *plugin, const char *store, uint64_t *ret_capacity_bytes,
                             uint64_t *ret_free_bytes, struct error *error);

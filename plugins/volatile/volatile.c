@@ -288,7 +288,8 @@ static void volatile_release(struct filter *filter)
     filter_free(filter);
 }
 
-static const struct block_device_operations volatile_operations = {.submit = volatile_submit, .close = volatile_close};
+static const struct block_device_operations volatile_operations = {.submit = volatile_submit, .close = volatile_close,
+                                                                   .refresh = filter_refresh};
 
 /* --- plugin ------------------------------------------------------------------------------------------------------------ */
 

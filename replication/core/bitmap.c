@@ -110,6 +110,19 @@ bool bitmap_contains(const struct bitmap *whole, const struct bitmap *part)
     return true;
 }
 
+int bitmap_rescale(struct bitmap *bitmap, uint32_t bits, uint32_t factor)
+{
+    struct bitmap made;
+    int result = bitmap_init(&made, bits);
+    if (result < 0)
+        return result;
+    for (uint32_t b = bitmap_next(bitmap, 0); b != BITMAP_NONE; b = bitmap_next(bitmap, b + 1))
+        bitmap_set(&made, b / factor);
+    bitmap_done(bitmap);
+    *bitmap = made;
+    return 0;
+}
+
 uint32_t bitmap_next(const struct bitmap *bitmap, uint32_t from)
 {
     if (!bitmap->set || from >= bitmap->bits)

@@ -37,6 +37,9 @@ void bitmap_and(struct bitmap *to, const struct bitmap *from);
 void bitmap_copy(struct bitmap *to, const struct bitmap *from);
 /* Is every bit of part in whole? */
 bool bitmap_contains(const struct bitmap *whole, const struct bitmap *part);
+/* The same set over another number of regions: each new one covers factor old ones (a power of two), and is in the set when one of
+ * these is; those beyond the old end are not. 0 or -ENOMEM, and the bitmap as it was. */
+MUST_CHECK int bitmap_rescale(struct bitmap *bitmap, uint32_t bits, uint32_t factor);
 /* The first one at or after from, or BITMAP_NONE. */
 uint32_t bitmap_next(const struct bitmap *bitmap, uint32_t from);
 /* Little-endian words of the whole set, bitmap_bytes() long. Decoding takes any bytes: bits beyond the end are ignored. */

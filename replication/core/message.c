@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* Bodies. Every body begins with the session, 16 bytes: boot, attach.
- *   SEAL         instance u64, incarnation u64, regions u32, replica index u8, 3 zero        40
+ *   SEAL         instance u64, incarnation u64, regions u32, replica index u8, 3 zero, size u64   48
  *   SEAL_REPLY   incarnation u64, regions u32, flags u32, bitmaps u8, 7 zero, dirty incarnations 4 * u64   72, bitmaps
  *   WRITE        offset u64, length u64, flags u32, operation u8, dirty mask u8, 2 zero      40, data
  *   READ         offset u64, length u64                                                      32
@@ -18,7 +18,7 @@
  *   COPIED       as WRITE                                                                    40, data
  *   others       (nothing more)                                                              16 */
 #define SESSION_BYTES    16u
-#define SEAL_BYTES       40u
+#define SEAL_BYTES       48u
 #define SEAL_REPLY_BYTES 72u
 #define WRITE_BYTES      40u
 #define READ_BYTES       32u
@@ -127,7 +127,11 @@ int mirror_message_decode(const struct peer_header *header, const uint8_t *body,
         m.incarnation = get_le64(b + 8);
         m.regions = get_le32(b + 16);
         m.replica_index = b[20];
-        result = m.replica_index < MIRROR_REPLICAS_MAX && m.blob_bytes == 0 ? 0 : -EPROTO;
+        m.size_bytes = get_le64(b + 24);
+        result = m.replica_index < MIRROR_REPLICAS_MAX && m.blob_bytes == 0 && m.size_bytes &&
+                         m.size_bytes <= (uint64_t)METADATA_REGIONS_MAX << 31
+                     ? 0
+                     : -EPROTO;
         break;
     case MIRROR_SEAL_REPLY:
         m.incarnation = get_le64(b);
@@ -205,6 +209,7 @@ void mirror_message_encode(const struct mirror_message *m, uint64_t volume, uint
         put_le64(b + 8, m->incarnation);
         put_le32(b + 16, m->regions);
         b[20] = m->replica_index;
+        put_le64(b + 24, m->size_bytes);
         break;
     case MIRROR_SEAL_REPLY:
         put_le64(b, m->incarnation);

@@ -43,10 +43,11 @@ struct mirror_message {
     uint64_t boot, attach; /* the session: owner to member; echoed by replies */
     /* SEAL */
     uint64_t instance;    /* of the owner's mirror object: sequence numbers start anew with it */
+    uint64_t size_bytes;  /* SEAL: of the volume; larger than what the member knows: it has grown */
     uint64_t incarnation; /* SEAL: expected; SEAL_REPLY: found; BITMAP: of the disk that it is about */
     uint32_t regions;
     uint8_t replica_index; /* SEAL: the member's; BITMAP: whom it is about */
-    /* SEAL_REPLY: argument is the status: 0, -ENODEV, -EIO; bitmaps bit 0 carry, bits 1..4 dirty of replica 0..3 */
+    /* SEAL_REPLY: argument is the status: 0, -ENODEV, -EIO, -EAGAIN (not yet); bitmaps bit 0 carry, bits 1..4 dirty of replica 0..3 */
     uint32_t flags;
     uint8_t bitmaps;
     uint64_t dirty_incarnation[MIRROR_REPLICAS_MAX];

@@ -27,6 +27,12 @@ uint32_t metadata_regions(const struct metadata_header *header)
     return (uint32_t)((header->size_bytes + header->region_bytes - 1) / header->region_bytes);
 }
 
+uint32_t metadata_regions_of(uint64_t size_bytes)
+{
+    struct metadata_header header = {.size_bytes = size_bytes, .region_bytes = metadata_region_bytes(size_bytes)};
+    return metadata_regions(&header);
+}
+
 uint32_t metadata_bitmap_pages(uint32_t regions)
 {
     return (regions + METADATA_PAGE_BITS - 1) / METADATA_PAGE_BITS;
@@ -166,19 +172,27 @@ uint32_t metadata_bitmap_decode(const uint8_t *image, uint64_t image_bytes, unsi
     return bad;
 }
 
-void metadata_format(const struct metadata_header *header, uint8_t *image)
+void metadata_encode(const struct metadata_header *header, const struct bitmap maps[METADATA_BITMAPS], uint64_t generation,
+                     uint8_t *image)
 {
     uint32_t regions = metadata_regions(header), pages = metadata_bitmap_pages(regions);
-    struct bitmap empty;
     struct metadata_page page;
-    ASSERT(bitmap_init(&empty, regions) == 0);
     memset(image, 0, metadata_file_bytes(regions));
     metadata_header_encode(header, &page);
     memcpy(image + page.offset_bytes, page.bytes, METADATA_PAGE_BYTES);
     for (unsigned slot = 0; slot < METADATA_BITMAPS; slot++)
         for (uint32_t index = 0; index < pages; index++) {
-            metadata_bitmap_encode(&empty, slot, index, header->incarnation, 0, &page);
+            metadata_bitmap_encode(&maps[slot], slot, index, header->incarnation, generation, &page);
             memcpy(image + page.offset_bytes, page.bytes, METADATA_PAGE_BYTES);
         }
-    bitmap_done(&empty);
+}
+
+void metadata_format(const struct metadata_header *header, uint8_t *image)
+{
+    struct bitmap empty[METADATA_BITMAPS];
+    for (unsigned slot = 0; slot < METADATA_BITMAPS; slot++)
+        ASSERT(bitmap_init(&empty[slot], metadata_regions(header)) == 0);
+    metadata_encode(header, empty, 0, image);
+    for (unsigned slot = 0; slot < METADATA_BITMAPS; slot++)
+        bitmap_done(&empty[slot]);
 }

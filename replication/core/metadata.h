@@ -38,6 +38,8 @@ struct metadata_header {
 /* Region size for a volume: a power of two, at least 64 KiB, so that a bitmap has at most METADATA_REGIONS_MAX bits. */
 uint32_t metadata_region_bytes(uint64_t size_bytes);
 uint32_t metadata_regions(const struct metadata_header *header);
+/* Regions of a volume of that size. */
+uint32_t metadata_regions_of(uint64_t size_bytes);
 /* Pages of one bitmap, and bytes of the whole file. */
 uint32_t metadata_bitmap_pages(uint32_t regions);
 uint64_t metadata_file_bytes(uint32_t regions);
@@ -52,6 +54,9 @@ void metadata_bitmap_encode(const struct bitmap *bitmap, unsigned slot, uint32_t
 /* Read one bitmap out of the file; bad or missing pages become ones. Returns how many were bad. */
 uint32_t metadata_bitmap_decode(const uint8_t *image, uint64_t image_bytes, unsigned slot, uint64_t salt,
                                 struct bitmap *bitmap);
+/* Write the whole file into image of metadata_file_bytes(): header (in the slot of its generation) and these bitmaps. */
+void metadata_encode(const struct metadata_header *header, const struct bitmap maps[METADATA_BITMAPS], uint64_t generation,
+                     uint8_t *image);
 /* Write a fresh file image (all bitmaps empty) into image of metadata_file_bytes(). */
 void metadata_format(const struct metadata_header *header, uint8_t *image);
 

@@ -34,7 +34,8 @@ struct mirror *mirror_new(const struct mirror_parameters *parameters)
     p->write_timeout_us = p->write_timeout_us ? p->write_timeout_us : WRITE_TIMEOUT_DEFAULT;
     p->copy_bytes = p->copy_bytes ? p->copy_bytes : COPY_DEFAULT;
     p->resync_backoff_us = p->resync_backoff_us ? p->resync_backoff_us : BACKOFF_DEFAULT;
-    m->regions = (uint32_t)((p->size_bytes + p->region_bytes - 1) / p->region_bytes);
+    p->region_bytes = metadata_region_bytes(p->size_bytes);
+    m->regions = metadata_regions_of(p->size_bytes);
     m->self = -1;
     m->instance = m->next_attach = p->now_us;
     m->retry_us = m->throttled_us = UINT64_MAX;
@@ -112,6 +113,35 @@ static void send_release(struct mirror *m, uint64_t epoch, unsigned k)
     effect->send.nodeid = m->members[k].nodeid;
 }
 
+/* The same owner goes on in a newer epoch: what was under way is put back to the head of the queue, in its order, before
+ * anything that came later, and done again. A write that some member has already is given to all then. A comparison whose
+ * write was sent cannot be repeated (it may have been its own write that it would find): its outcome is unknown. */
+static void requests_keep(struct mirror *m)
+{
+    struct list kept;
+    list_init(&kept);
+    list_foreach_safe(node, after, &m->active) {
+        struct mirror_op *op = list_entry(node, struct mirror_op, link);
+        struct mirror_request *request = op->request;
+        if (!request || (op->kind == OP_COMPARE && op->phase >= OP_WRITING))
+            continue;
+        request->data = op->data; /* its reference goes along */
+        op->data.handle = NULL;
+        op->request = NULL;
+        list_append(&kept, &request->link);
+    }
+    while (!list_empty(&m->waiting)) {
+        struct mirror_request *request = list_first(&m->waiting, struct mirror_request, link);
+        list_remove(&request->link);
+        list_append(&kept, &request->link);
+    }
+    while (!list_empty(&kept)) {
+        struct mirror_request *request = list_first(&kept, struct mirror_request, link);
+        list_remove(&request->link);
+        list_append(&m->waiting, &request->link);
+    }
+}
+
 void mirror_stop(struct mirror *m, int status)
 {
     if (m->state == MIRROR_IDLE)
@@ -123,14 +153,16 @@ void mirror_stop(struct mirror *m, int status)
     if (mirror_check_stop(m, m->now) == 0)
         m->check.redo_count = 0;
     m->check.repairs = m->repair_count = 0;
+    if (status == 0)
+        requests_keep(m);
     while (!list_empty(&m->active)) {
         struct mirror_op *op = list_first(&m->active, struct mirror_op, link);
         struct mirror_request *request = op->request;
         op_free(m, op);
         if (request)
-            mirror_answer(m, request, status);
+            mirror_answer(m, request, status ? status : -ESTALE);
     }
-    while (!list_empty(&m->waiting)) {
+    while (status && !list_empty(&m->waiting)) {
         struct mirror_request *request = list_first(&m->waiting, struct mirror_request, link);
         list_remove(&request->link);
         if (request->data.handle)
@@ -516,7 +548,7 @@ static void member_status(const struct mirror *m, unsigned k, uint64_t now_us, s
 void mirror_get_status(const struct mirror *m, uint64_t now_us, struct mirror_status *ret_status)
 {
     struct mirror_status s = {.state = m->state, .epoch = m->config.epoch, .isr_version = m->config.isr_version,
-                              .isr = m->config.isr, .unreconciled_regions = m->unreconciled.set,
+                              .size_bytes = m->parameters.size_bytes, .isr = m->config.isr, .unreconciled_regions = m->unreconciled.set,
                               .reconciled_regions = m->reconciled_regions, .resynced_bytes = m->resynced_bytes,
                               .resync_rate = resync_throttle_rate(&m->throttle, now_us),
                               .repaired_blocks = m->repaired_blocks, .check = m->check.status};

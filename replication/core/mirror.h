@@ -24,8 +24,8 @@ struct mirror;
 
 struct mirror_parameters {
     uint64_t volume;
-    uint64_t size_bytes;
-    uint32_t region_bytes; /* of the metadata: metadata_region_bytes(size) */
+    uint64_t size_bytes;   /* at first: it grows with the configuration */
+    uint32_t region_bytes; /* (set by the mirror: metadata_region_bytes(size)) */
     uint16_t nodeid;       /* this node */
     uint64_t boot;         /* of this process */
     uint64_t now_us;
@@ -56,6 +56,7 @@ enum mirror_bug {
     MIRROR_BUG_REPAIR_UNLOCKED = 1u << 13,  /* repair holds no range (I5) */
     MIRROR_BUG_CHECK_UNLOCKED = 1u << 14,   /* verify compares while writes are under way: it finds what is not there */
     MIRROR_BUG_LATE_COPY = 1u << 15,        /* a copy that a failed source may still send is forgotten (I8) */
+    REPLICA_BUG_GROW_FORGETS = 1u << 31,    /* marks are lost when the metadata is made for a larger volume (I6, I9) */
     REPLICA_BUG_NO_SEAL = 1u << 16,         /* accept lower epochs (I2) */
     REPLICA_BUG_NO_INTENT = 1u << 17,       /* data before intent */
     REPLICA_BUG_ACK_EARLY = 1u << 18,       /* ack before durable */
@@ -145,6 +146,7 @@ struct mirror_status {
     bool suspended; /* a member that is needed is not attached, or the read lease has run out */
     uint8_t needed; /* bit i: replica i is waited for */
     uint64_t epoch, isr_version;
+    uint64_t size_bytes; /* of the volume */
     uint8_t isr;
     struct mirror_member_status members[MIRROR_REPLICAS_MAX];
     uint64_t unreconciled_regions;

@@ -59,6 +59,34 @@ static void members_set(struct mirror *m, const struct mirror_config *config)
     }
 }
 
+/* Between epochs: nothing is under way, and all that is known of regions comes anew with the seals. */
+static void mirror_resize(struct mirror *m, uint64_t size_bytes)
+{
+    struct mirror_parameters *p = &m->parameters;
+    if (size_bytes <= p->size_bytes)
+        return;
+    p->size_bytes = size_bytes;
+    p->region_bytes = metadata_region_bytes(size_bytes);
+    m->regions = metadata_regions_of(size_bytes);
+    struct bitmap *maps[2 + 3 * MIRROR_REPLICAS_MAX];
+    unsigned count = 0;
+    maps[count++] = &m->unreconciled;
+    maps[count++] = &m->scratch;
+    for (unsigned k = 0; k < MIRROR_REPLICAS_MAX; k++) {
+        maps[count++] = &m->dirty[k];
+        maps[count++] = &m->members[k].carry;
+        maps[count++] = &m->members[k].todo;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        bitmap_done(maps[i]);
+        ASSERT(bitmap_init(maps[i], m->regions) == 0); /* 14 times 128 KiB at most */
+    }
+    for (unsigned i = 0; i < BLOBS_MAX; i++) {
+        free(m->blobs[i]);
+        m->blobs[i] = NULL;
+    }
+}
+
 static void mirror_start(struct mirror *m)
 {
     m->state = MIRROR_SEALING;
@@ -236,8 +264,10 @@ void mirror_on_config(struct mirror *m, const struct mirror_config *config)
         config_changed(m, config);
         return;
     }
+    bool again = ours && config->epoch > m->config.epoch && config->epoch > m->fenced_epoch;
     if (m->state != MIRROR_IDLE)
-        mirror_stop(m, -ESTALE);
+        mirror_stop(m, again ? 0 : -ESTALE);
+    mirror_resize(m, config->size_bytes);
     members_set(m, config);
     m->config = *config;
     m->places = places_of(config);

@@ -29,6 +29,7 @@
 #define KEEP_US      2000000u /* how often resync progress is written down */
 #define BLOBS_MAX    64u
 #define RETRY_US     10000u   /* for a buffer or a source that was not there */
+#define NOT_YET_US   100000u  /* for a member whose files have not grown yet */
 #define BACKOFF_MOST 64u      /* times resync_backoff_us: the longest wait, and the calm that forgives */
 #define AWAY_FREE    2u       /* departures of one that was only away, before it has to wait */
 
@@ -258,7 +259,7 @@ void mirror_check_slow(struct mirror *m);
 /* mirror_config.c */
 void mirror_on_config(struct mirror *m, const struct mirror_config *config);
 /* mirror.c */
-/* No longer owner: fail everything, give the lease back, become IDLE. */
+/* No longer owner: fail everything, give the lease back, become IDLE. With status 0 the requests are kept, to be served anew. */
 void mirror_stop(struct mirror *m, int status);
 void mirror_send(struct mirror *m, unsigned k, struct mirror_message *message, struct mirror_data data,
                  uint32_t data_bytes);

@@ -62,6 +62,7 @@ void member_seal(struct mirror *m, unsigned k)
     struct member *member = &m->members[k];
     struct mirror_message message = {.type = MIRROR_SEAL, .argument = mirror_complete_sequence(m),
                                      .instance = m->instance, .incarnation = member->incarnation, .regions = m->regions,
+                                     .size_bytes = m->parameters.size_bytes,
                                      .replica_index = (uint8_t)k};
     member->state = MIRROR_MEMBER_SEALING;
     member->attach = ++m->next_attach;
@@ -201,6 +202,11 @@ int member_seal_reply(struct mirror *m, unsigned k, const struct mirror_message 
     int status = (int)(int64_t)message->argument;
     if (member->state != MIRROR_MEMBER_SEALING || message->request != member->attach)
         return 0;
+    if (status == -EAGAIN) { /* nothing is wrong with it */
+        member_detach(m, k, MIRROR_MEMBER_AWAY);
+        member->retry_us = m->now + NOT_YET_US;
+        return 0;
+    }
     if (status < 0) {
         member_detach(m, k, MIRROR_MEMBER_REFUSED);
         member->refused = status;

@@ -64,6 +64,9 @@ static void outsider_slow(struct mirror *m, const struct mirror_op *op, uint8_t 
 void mirror_check_slow(struct mirror *m)
 {
     uint8_t late = 0;
+    for (unsigned k = 0; k < m->config.replica_count; k++) /* one that has caught up before it was dropped stays */
+        if (m->members[k].bad && m->members[k].bad_reason == MIRROR_ASK_MEMBER_SLOW && member_attached(&m->members[k]))
+            m->members[k].bad = false;
     list_foreach(node, &m->active) {
         struct mirror_op *op = list_entry(node, struct mirror_op, link);
         if (op->phase >= OP_WRITING && op->kind != OP_RESYNC && m->now >= op->issued_us + slow_us(m))

@@ -79,6 +79,7 @@ void replica_free(struct replica *r)
     free(r->settled);
     free(r->page_states);
     free(r->batch);
+    free(r->image);
     free(r->operations);
     free(r);
 }
@@ -232,6 +233,7 @@ void replica_get_status(const struct replica *r, struct replica_status *ret_stat
     list_foreach(node, &r->active)
         operations++;
     *ret_status = (struct replica_status){
+        .size_bytes = r->header.size_bytes,
         .sealed_epoch = r->header.sealed_epoch,
         .incarnation = r->header.incarnation,
         .owner = r->header.sealed_owner,

@@ -20,6 +20,7 @@ struct replica_parameters {
     uint16_t nodeid; /* this node */
     uint64_t boot;   /* of this process */
     uint64_t now_us;
+    uint64_t data_bytes;            /* that the data device has; 0: as many as are wanted */
     uint32_t operations_max;        /* under way; beyond it writes are refused. 0 = 512 */
     bool (*zero)(void *context, struct mirror_data data, uint64_t bytes); /* nothing but zeroes? NULL: not looked at */
     void *zero_context;
@@ -28,6 +29,7 @@ struct replica_parameters {
 };
 
 struct replica_status {
+    uint64_t size_bytes;     /* of the volume, as last sealed */
     uint64_t sealed_epoch;
     uint64_t incarnation;
     uint16_t owner;          /* that it is sealed to */
@@ -46,6 +48,8 @@ MUST_CHECK int replica_new(const struct replica_parameters *parameters, const ui
 void replica_free(struct replica *replica);
 /* One event. -EPROTO: the message was malformed and ignored. */
 int replica_step(struct replica *replica, const struct mirror_event *event, uint64_t now_us, struct mirror_effects *out);
+/* The data device has this many bytes now; a volume that grew beyond it is refused until then. */
+void replica_set_room(struct replica *replica, uint64_t data_bytes);
 /* When the next TICK is wanted, UINT64_MAX: not at all. */
 uint64_t replica_next_tick(const struct replica *replica);
 void replica_get_status(const struct replica *replica, struct replica_status *ret_status);

@@ -117,7 +117,7 @@ static int begin(void **state)
     assert_int_equal(replica_new(&parameters, image, sizeof(image), &replica), 0);
     step(&(struct mirror_event){.type = MIRROR_EVENT_LINK_UP, .nodeid = 1, .boot = 100});
     receive(&(struct mirror_message){.type = MIRROR_SEAL, .epoch = 5, .request = 50, .attach = 50, .boot = 100, .instance = 1,
-                                     .incarnation = 71, .regions = REGIONS, .replica_index = 1}, 0);
+                                     .incarnation = 71, .regions = REGIONS, .size_bytes = SIZE, .replica_index = 1}, 0);
     meta_done();
     return 0;
 }

@@ -1,5 +1,5 @@
 /* Inside of the replica, shared by replica.c (making, events), replica_seal.c (SEAL), replica_request.c (what an attached
- * owner asks for), replica_operation.c (operations under way, answers) and replica_metadata.c (durable marks). */
+ * owner asks for), replica_operation.c (operations under way, answers) replica_metadata.c (durable marks) and replica_grow.c. */
 #ifndef DIRECTOR_REPLICATION_REPLICA_INTERNAL_H
 #define DIRECTOR_REPLICATION_REPLICA_INTERNAL_H
 
@@ -59,6 +59,7 @@ struct replica {
     unsigned batch_count;
     uint64_t *settled; /* words of the intent bits that are on the disk; a subset of those in maps */
     struct metadata_page *batch;
+    uint8_t *image; /* of META_REPLACE, until META_DONE */
     bool failed;
 
     /* The session with the owner of header.sealed_epoch. */
@@ -119,6 +120,9 @@ uint64_t replica_mark_intent(struct replica *r, uint32_t region);
 /* A bit was cleared; the batch is durable. */
 void replica_intent_unsettle(struct replica *r, uint32_t region);
 void replica_intent_settle(struct replica *r);
+
+/* replica_grow.c */
+void replica_grow(struct replica *r, uint64_t size_bytes, struct mirror_effects *out);
 
 /* replica_seal.c */
 void replica_seal_advance(struct replica *r, uint64_t now_us, struct mirror_effects *out);

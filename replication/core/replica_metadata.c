@@ -74,6 +74,8 @@ void replica_on_meta_done(struct replica *r, int status, struct mirror_effects *
 {
     ASSERT(r->batch_busy);
     r->batch_busy = false;
+    free(r->image);
+    r->image = NULL;
     if (status == 0 || replica_bug(r, REPLICA_BUG_META_ERROR)) {
         r->durable = r->batch_ticket;
         replica_intent_settle(r);

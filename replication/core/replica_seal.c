@@ -69,6 +69,9 @@ void replica_seal_advance(struct replica *r, uint64_t now_us, struct mirror_effe
     if (!r->pending_saved) {
         if (promise_holds(r, now_us) || !list_empty(&r->active))
             return;
+        bool grow = m->size_bytes > r->header.size_bytes;
+        if (grow && r->batch_busy)
+            return; /* the file is replaced as a whole: nothing else is on its way to it */
         if (m->epoch != r->header.sealed_epoch || m->boot != r->header.sealed_boot) {
             r->header.sealed_epoch = m->epoch;
             r->header.sealed_owner = r->pending_from;
@@ -76,6 +79,8 @@ void replica_seal_advance(struct replica *r, uint64_t now_us, struct mirror_effe
             r->promise.released = true; /* nobody can hold a lease of ours until we answer */
             replica_touch_header(r);
         }
+        if (grow)
+            replica_grow(r, m->size_bytes, out);
         /* Also waits for marks set before: the owner takes what is reported as durable. */
         r->pending_ticket = r->change;
         r->pending_saved = true;
@@ -110,8 +115,14 @@ int replica_on_seal(struct replica *r, uint16_t from, const struct mirror_messag
         (r->pending && r->pending_seal.epoch == m->epoch && r->pending_from != from))
         return -EPROTO; /* I1: one owner per epoch */
     bool same_disk = m->incarnation == r->header.incarnation || replica_bug(r, REPLICA_BUG_ANY_DISK);
-    if (!same_disk || m->regions != r->regions || m->replica_index != r->header.replica_index) {
+    if (!same_disk || m->replica_index != r->header.replica_index || m->size_bytes < r->header.size_bytes) {
         seal_refuse(r, from, m, -ENODEV, out); /* I11 */
+        return 0;
+    }
+    if (m->regions != metadata_regions_of(m->size_bytes))
+        return -EPROTO;
+    if (r->parameters.data_bytes && m->size_bytes > r->parameters.data_bytes) {
+        seal_refuse(r, from, m, -EAGAIN, out); /* it has grown, and our files not yet */
         return 0;
     }
     bool same_boot = m->epoch == r->header.sealed_epoch && m->boot == r->boot;

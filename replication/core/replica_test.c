@@ -48,7 +48,7 @@ static void receive(uint16_t from, const struct mirror_message *message, uint32_
 static void seal(uint16_t from, uint64_t epoch, uint64_t boot)
 {
     struct mirror_message message = {.type = MIRROR_SEAL, .epoch = epoch, .request = epoch * 10, .attach = epoch * 10,
-                                     .boot = boot, .instance = 1, .incarnation = 71, .regions = SIZE / 65536,
+                                     .boot = boot, .instance = 1, .incarnation = 71, .regions = SIZE / 65536, .size_bytes = SIZE,
                                      .replica_index = 1};
     receive(from, &message, 0);
 }
@@ -237,7 +237,7 @@ static void another_disk_is_refused(void **state)
 {
     (void)state;
     struct mirror_message message = {.type = MIRROR_SEAL, .epoch = 6, .request = 60, .attach = 60, .boot = 100,
-                                     .instance = 1, .incarnation = 72, .regions = SIZE / 65536, .replica_index = 1};
+                                     .instance = 1, .incarnation = 72, .regions = SIZE / 65536, .size_bytes = SIZE, .replica_index = 1};
     receive(1, &message, 0);
     const struct mirror_effect *reply = effect_of(MIRROR_EFFECT_SEND, MIRROR_SEAL_REPLY);
     assert_int_equal((int64_t)reply->send.header.argument, -ENODEV); /* I11 */

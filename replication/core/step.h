@@ -70,6 +70,7 @@ struct mirror_policy {
 struct mirror_config {
     uint64_t epoch;
     uint64_t isr_version; /* bumped by every committed change of owner, isr or incarnations, also one that changes nothing */
+    uint64_t size_bytes;  /* of the volume: grows with the epoch only. 0 = as it was */
     uint16_t owner;       /* node id, 0 = none */
     uint8_t isr;          /* bit i: replicas[i] is in sync */
     uint8_t replica_count; /* places used in replicas[]; one with nodeid 0 is empty: a replica that was removed */
@@ -89,7 +90,7 @@ enum mirror_event_type {
     MIRROR_EVENT_HEARTBEAT_ANSWERED_BY_US, /* replica: we answered a heartbeat of node at time */
     MIRROR_EVENT_NODE_DEAD,               /* both: the process with this boot id is certainly gone */
     MIRROR_EVENT_DISK_DONE,               /* replica */
-    MIRROR_EVENT_META_DONE,               /* replica: the one META_WRITE under way is durable, or failed */
+    MIRROR_EVENT_META_DONE,               /* replica: the one META_WRITE or META_REPLACE under way is durable, or failed */
     MIRROR_EVENT_REQUEST,                 /* mirror */
     MIRROR_EVENT_DRAIN,                   /* mirror: hold new requests, finish those under way, then DRAINED */
     MIRROR_EVENT_RESUME,                  /* mirror: stop draining */
@@ -127,6 +128,7 @@ enum mirror_effect_type {
     MIRROR_EFFECT_DISK_WRITE, /* operation BLOCK_WRITE or BLOCK_WRITE_ZEROES, always durable before DISK_DONE. BLOCK_WRITE
                                  with flag BLOCK_MAY_UNMAP: blocks of zeroes within may be unmapped (thin stays thin) */
     MIRROR_EFFECT_META_WRITE, /* pages, in any order, then one barrier; answered by one META_DONE */
+    MIRROR_EFFECT_META_REPLACE, /* the whole file, all or nothing, durable before META_DONE */
     MIRROR_EFFECT_COMPLETE,
     MIRROR_EFFECT_RELEASE,
     MIRROR_EFFECT_ASK_ISR,  /* commit VolumeIsr{epoch, isr_version, isr}; repeated until a newer CONFIG comes */
@@ -169,6 +171,10 @@ struct mirror_effect {
             unsigned count;
             const struct metadata_page *pages; /* memory of the core, stable until META_DONE */
         } meta;
+        struct {
+            const uint8_t *image; /* memory of the core, stable until META_DONE */
+            uint64_t bytes;
+        } replace;
         struct {
             struct mirror_request *request;
             int status;

@@ -147,6 +147,7 @@ int metadata_file_open(struct metadata_file *file, uv_loop_t *loop, const char *
     memset(file, 0, sizeof(*file));
     file->loop = loop;
     file->fd = fd;
+    file->path = path;
     *ret_image = image;
     *ret_image_bytes = (uint64_t)got;
     return 0;
@@ -180,6 +181,45 @@ void metadata_file_write(struct metadata_file *file, const struct metadata_page 
     file->pages = pages;
     file->count = count;
     ASSERT(uv_queue_work(file->loop, &file->work, metadata_file_work, metadata_file_work_done) == 0);
+}
+
+/* Written beside the old one, locked, synced, renamed over it, the folder synced: a crash leaves the one or the other. */
+static int replace_work(struct metadata_file *file)
+{
+    char making[4096];
+    if (snprintf(making, sizeof(making), "%s.new", file->path) >= (int)sizeof(making))
+        return -ENAMETOOLONG;
+    int fd = open(making, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    int result = flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : write_all(fd, file->image, file->image_bytes, 0);
+    if (result == 0 && fsync(fd) < 0)
+        result = -errno;
+    if (result == 0 && rename(making, file->path) < 0)
+        result = -errno;
+    if (result < 0) {
+        unlink(making);
+        close(fd);
+        return result;
+    }
+    close(file->fd);
+    file->fd = fd;
+    return sync_folder_of(file->path);
+}
+
+static void metadata_file_replace_work(uv_work_t *work)
+{
+    struct metadata_file *file = container_of(work, struct metadata_file, work);
+    file->status = replace_work(file);
+}
+
+void metadata_file_replace(struct metadata_file *file, const uint8_t *image, uint64_t bytes)
+{
+    ASSERT(!file->busy);
+    file->busy = true;
+    file->image = image;
+    file->image_bytes = bytes;
+    ASSERT(uv_queue_work(file->loop, &file->work, metadata_file_replace_work, metadata_file_work_done) == 0);
 }
 
 void metadata_file_close(struct metadata_file *file)

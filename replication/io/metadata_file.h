@@ -9,10 +9,13 @@
 struct metadata_file {
     uv_loop_t *loop;
     int fd;
+    const char *path; /* the caller's */
     bool busy;
     uv_work_t work;
     const struct metadata_page *pages;
     unsigned count;
+    const uint8_t *image;
+    uint64_t image_bytes;
     int status;
     void (*done)(struct metadata_file *file, int status);
 };
@@ -23,6 +26,8 @@ MUST_CHECK int metadata_file_open(struct metadata_file *file, uv_loop_t *loop, c
                                   uint64_t *ret_image_bytes, struct error *error);
 /* Loop. Write pages (stable until done), then make them durable; done comes from the loop. One batch at a time. */
 void metadata_file_write(struct metadata_file *file, const struct metadata_page *pages, unsigned count);
+/* Loop. The same for the whole file, at once: the old content or this, whatever happens. image is stable until done. */
+void metadata_file_replace(struct metadata_file *file, const uint8_t *image, uint64_t bytes);
 /* Loop. Not while busy. */
 void metadata_file_close(struct metadata_file *file);
 

@@ -25,7 +25,7 @@ static int device_open_replica(struct mirror_device *d, struct error *error)
     const struct mirror_device_options *o = &d->options;
     const struct block_geometry *disk = &o->data->geometry;
     struct replica_parameters parameters = {.volume = o->volume, .zero = device_data_operations.zero, .nodeid = o->nodeid, .boot = o->boot,
-                                            .now_us = mirror_clock_us(),
+                                            .now_us = mirror_clock_us(), .data_bytes = disk->size_bytes,
                                             .intent_clear_us = o->intent_clear_ms * 1000ull};
     struct metadata_header header;
     uint8_t *_cleanup_free_ image = NULL;
@@ -41,7 +41,7 @@ static int device_open_replica(struct mirror_device *d, struct error *error)
     if (result < 0)
         result = error_set(error, result, "replica metadata %s: no good header; the disk counts as blank", o->metadata_path);
     else if (header.volume != o->volume || !uuid_equal(&header.volume_uuid, &o->volume_uuid) ||
-             header.size_bytes != o->size_bytes)
+             header.size_bytes > o->size_bytes) /* a smaller one is made larger when an owner comes */
         result = error_set(error, -EMEDIUMTYPE, "replica metadata %s belongs to another volume or size", o->metadata_path);
     else if ((result = replica_new(&parameters, image, bytes, &d->replica)) < 0)
         result = error_set(error, result, "replica metadata %s: %s", o->metadata_path, strerror(-result));
@@ -199,6 +199,8 @@ void mirror_device_config(struct mirror_device *d, const struct mirror_config *c
         (config->epoch == d->config.epoch && config->isr_version <= d->config.isr_version))
         return;
     d->config = *config;
+    if (config->size_bytes > d->block.geometry.size_bytes)
+        d->block.geometry.size_bytes = config->size_bytes; /* requests beyond the old end wait until all are sealed */
     device_run(d, false, &(struct mirror_event){.type = MIRROR_EVENT_CONFIG, .config = &d->config});
 }
 
@@ -218,6 +220,12 @@ void mirror_device_node_dead(struct mirror_device *d, uint16_t nodeid, uint64_t 
 {
     if (!d->closing && nodeid != d->options.nodeid)
         device_run_both(d, &(struct mirror_event){.type = MIRROR_EVENT_NODE_DEAD, .nodeid = nodeid, .boot = boot});
+}
+
+void mirror_device_data_grown(struct mirror_device *d)
+{
+    if (d->replica)
+        replica_set_room(d->replica, d->options.data->geometry.size_bytes);
 }
 
 void mirror_device_drain(struct mirror_device *d)

@@ -19,7 +19,10 @@
  *   4. ask_isr: propose VolumeIsr{volume, expect_epoch, expect_version, isr}. When the mask lacks this node itself (its own
  *      disk failed) propose VolumePromote of a member in the mask instead. Asked again every second until the
  *      configuration changes; a refusal needs no answer.
- *   5. Hand mirror_device_block() to the target while this node is the owner. To move ownership: mirror_device_drain(),
+ *   5. A volume grows in two phases: every node makes its data place larger and tells the mirror (mirror_device_data_grown());
+ *      when all of the in-sync set have, a config of a newer epoch brings size_bytes. Before a device is opened, its data
+ *      place must have the committed size. The metadata follow by themselves, with the first SEAL of that epoch.
+ *   6. Hand mirror_device_block() to the target while this node is the owner. To move ownership: mirror_device_drain(),
  *      in drained() propose VolumePromote, and when that fails mirror_device_resume(). */
 #ifndef DIRECTOR_REPLICATION_MIRROR_DEVICE_H
 #define DIRECTOR_REPLICATION_MIRROR_DEVICE_H
@@ -126,6 +129,8 @@ void mirror_device_receive(struct mirror_device *device, uint16_t nodeid, const 
 void mirror_device_link_up(struct mirror_device *device, uint16_t nodeid, uint64_t boot);
 void mirror_device_link_down(struct mirror_device *device, uint16_t nodeid);
 void mirror_device_node_dead(struct mirror_device *device, uint16_t nodeid, uint64_t boot);
+/* The data device has a larger geometry now: the volume may grow up to there. */
+void mirror_device_data_grown(struct mirror_device *device);
 void mirror_device_drain(struct mirror_device *device);
 void mirror_device_resume(struct mirror_device *device);
 void mirror_device_get_status(const struct mirror_device *device, struct mirror_device_status *ret_status);

@@ -83,6 +83,9 @@ static void perform(struct mirror_device *d, const struct mirror_effect *effect)
     case MIRROR_EFFECT_META_WRITE:
         metadata_file_write(&d->metadata, effect->meta.pages, effect->meta.count);
         break;
+    case MIRROR_EFFECT_META_REPLACE:
+        metadata_file_replace(&d->metadata, effect->replace.image, effect->replace.bytes);
+        break;
     case MIRROR_EFFECT_COMPLETE: {
         struct device_request *r = container_of(effect->complete.request, struct device_request, request);
         if (effect->complete.status == -EAGAIN && r->data && !r->data_gone && r->request.operation != BLOCK_READ &&

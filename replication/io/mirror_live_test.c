@@ -300,6 +300,88 @@ static void one_that_comes_and_goes_is_held_back_altogether(void **state)
     assert_true(test_cluster_run(&cluster, whole, 3000));
 }
 
+static void grow_to(uint64_t size_bytes)
+{
+    cluster.size_bytes = cluster.config.size_bytes = size_bytes; /* nodes that come up now are told this size */
+    test_cluster_commit(&cluster, cluster.config.owner, cluster.config.isr, true);
+}
+
+static void it_grows_and_what_is_held_goes_on(void **state)
+{
+    struct iovec iov = {buffer, 65536};
+    struct block_request writes[8];
+    struct mirror_device_status status;
+    (void)state;
+    fill(buffer, 65536, 31);
+    stall(1, true); /* so that all are under way when the epoch changes */
+    done_count = 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(writes); i++) {
+        writes[i] = (struct block_request){.operation = BLOCK_WRITE, .offset_bytes = i * 65536, .length_bytes = 65536, .iov = &iov,
+                                           .iov_count = 1, .done = note_done};
+        block_device_submit(mirror_device_block(cluster.nodes[0].device), &writes[i]);
+    }
+    assert_false(test_cluster_run(&cluster, done_one, 100));
+    for (unsigned i = 0; i < 3; i++)
+        test_disk_grow(&cluster, i, 2 * SIZE);
+    grow_to(2 * SIZE - 4096);
+    assert_int_equal(mirror_device_block(cluster.nodes[0].device)->geometry.size_bytes, 2 * SIZE - 4096);
+    assert_false(test_cluster_run(&cluster, done_one, 100));
+    stall(1, false);
+    while (done_count < ARRAY_SIZE(writes))
+        uv_run(&loop, UV_RUN_ONCE);
+    for (unsigned i = 0; i < ARRAY_SIZE(writes); i++)
+        assert_int_equal(writes[i].status, 0);
+    for (unsigned k = 0; k < 3; k++)
+        assert_memory_equal(cluster.nodes[k].disk.bytes + 7 * 65536, buffer, 65536);
+    fill(buffer, 8192, 32);
+    assert_int_equal(test_cluster_io(&cluster, 0, BLOCK_WRITE, 2 * SIZE - 4096 - 8192, buffer, 8192), 0);
+    assert_int_equal(test_cluster_io(&cluster, 0, BLOCK_WRITE, 2 * SIZE - 4096, buffer, 4096), -EINVAL);
+    for (unsigned k = 0; k < 3; k++)
+        assert_memory_equal(cluster.nodes[k].disk.bytes + 2 * SIZE - 4096 - 8192, buffer, 8192);
+    mirror_device_get_status(cluster.nodes[2].device, &status);
+    assert_int_equal(status.replica.size_bytes, 2 * SIZE - 4096);
+    assert_int_equal(cluster.config.isr, 7);
+}
+
+static void one_that_was_away_grows_when_it_returns(void **state)
+{
+    struct mirror_device_status status;
+    (void)state;
+    test_node_down(&cluster, 1);
+    assert_int_equal(test_cluster_io(&cluster, 0, BLOCK_WRITE, 0, buffer, 4096), 0);
+    assert_true(shrunk(&cluster));
+    test_disk_grow(&cluster, 0, 2 * SIZE);
+    test_disk_grow(&cluster, 2, 2 * SIZE);
+    grow_to(2 * SIZE);
+    fill(buffer, 8192, 33);
+    assert_int_equal(test_cluster_io(&cluster, 0, BLOCK_WRITE, 2 * SIZE - 8192, buffer, 8192), 0);
+    test_disk_grow(&cluster, 1, 2 * SIZE); /* before it is opened */
+    test_node_up(&cluster, 1);
+    assert_true(test_cluster_run(&cluster, whole, 5000));
+    assert_memory_equal(cluster.nodes[1].disk.bytes + 2 * SIZE - 8192, buffer, 8192);
+    mirror_device_get_status(cluster.nodes[1].device, &status);
+    assert_int_equal(status.replica.size_bytes, 2 * SIZE);
+    test_node_down(&cluster, 1); /* its file says so too */
+    struct metadata_header header;
+    struct error error;
+    assert_int_equal(mirror_replica_check(cluster.nodes[1].metadata, &header, &error), 0);
+    assert_int_equal(header.size_bytes, 2 * SIZE);
+}
+
+static void one_whose_disk_has_not_grown_is_waited_for_and_then_left(void **state)
+{
+    (void)state;
+    test_disk_grow(&cluster, 0, 2 * SIZE);
+    test_disk_grow(&cluster, 2, 2 * SIZE);
+    grow_to(2 * SIZE);
+    uint64_t begin = mirror_clock_us();
+    assert_int_equal(test_cluster_io(&cluster, 0, BLOCK_WRITE, SIZE, buffer, 4096), 0);
+    assert_true(mirror_clock_us() - begin >= 150000);
+    assert_true(shrunk(&cluster));
+    test_disk_grow(&cluster, 1, 2 * SIZE);
+    assert_true(test_cluster_run(&cluster, whole, 5000));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +393,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_slow_member_is_kept_when_too_few_would_be_left, start_three, end),
         cmocka_unit_test_setup_teardown(all_slow_is_nobody_s_fault, start_three, end),
         cmocka_unit_test_setup_teardown(an_owner_whose_own_disk_is_slow_asks_to_be_replaced, start_three, end),
+        cmocka_unit_test_setup_teardown(it_grows_and_what_is_held_goes_on, start_three, end),
+        cmocka_unit_test_setup_teardown(one_that_was_away_grows_when_it_returns, start_three, end),
+        cmocka_unit_test_setup_teardown(one_whose_disk_has_not_grown_is_waited_for_and_then_left, start_three, end),
         cmocka_unit_test_setup_teardown(one_that_comes_and_goes_is_held_back_altogether, start_three, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

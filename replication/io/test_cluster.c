@@ -90,7 +90,7 @@ static void disk_close(struct block_device *device, void (*closed)(void *context
     uv_close((uv_handle_t *)&disk->idle, disk_idle_closed);
 }
 
-static const struct block_device_operations disk_operations = {disk_submit, disk_close};
+static const struct block_device_operations disk_operations = {.submit = disk_submit, .close = disk_close};
 
 /* ---- links ------------------------------------------------------------------------------------------------------- */
 
@@ -204,6 +204,15 @@ static void cluster_spread(struct test_cluster *c)
             mirror_device_config(c->nodes[i].device, &c->config);
 }
 
+void test_disk_grow(struct test_cluster *c, unsigned index, uint64_t size_bytes)
+{
+    struct test_node *node = &c->nodes[index];
+    ASSERT(size_bytes <= 2 * c->made_bytes);
+    node->disk.room_bytes = node->disk.device.geometry.size_bytes = size_bytes;
+    if (node->device)
+        mirror_device_data_grown(node->device);
+}
+
 void test_cluster_commit(struct test_cluster *c, uint16_t owner, uint8_t isr, bool new_epoch)
 {
     c->config.epoch += new_epoch;
@@ -241,7 +250,7 @@ void test_node_up(struct test_cluster *c, unsigned index)
     node->boot++;
     node->disk.device.operations = &disk_operations;
     node->disk.device.kind = "test";
-    node->disk.device.geometry = (struct block_geometry){.size_bytes = c->size_bytes, .block_bytes = 512,
+    node->disk.device.geometry = (struct block_geometry){.size_bytes = MAX(node->disk.room_bytes, c->size_bytes), .block_bytes = 512,
                                                          .physical_bytes = 4096, .memory_alignment = 1,
                                                          .max_transfer_bytes = 128 << 10, .max_unmap_bytes = 1 << 20,
                                                          .capabilities = index ? BLOCK_CAP_WRITE_ZEROES : 0};
@@ -294,7 +303,7 @@ void test_cluster_start(struct test_cluster *c, uv_loop_t *loop, unsigned count,
     memset(c, 0, sizeof(*c));
     c->loop = loop;
     c->count = count;
-    c->size_bytes = size_bytes;
+    c->size_bytes = c->made_bytes = size_bytes;
     c->commits = true;
     c->end = &c->first;
     uv_idle_init(loop, &c->courier);
@@ -316,9 +325,9 @@ void test_cluster_start(struct test_cluster *c, uv_loop_t *loop, unsigned count,
         node->nodeid = (uint16_t)(i + 1);
         node->boot = 100 * (i + 1);
         node->disk.cluster = c;
-        node->disk.bytes = calloc(1, size_bytes);
-        node->disk.bad = calloc(1, size_bytes / 4096);
-        node->disk.mapped = calloc(1, size_bytes / 4096);
+        node->disk.bytes = calloc(1, 2 * size_bytes);
+        node->disk.bad = calloc(1, 2 * size_bytes / 4096);
+        node->disk.mapped = calloc(1, 2 * size_bytes / 4096);
         snprintf(node->metadata, sizeof(node->metadata), "%s/mirror-test-%d-%u.meta", folder, (int)getpid(), i);
         unlink(node->metadata);
         if (mirror_replica_create(node->metadata, &identity, &error) < 0) {

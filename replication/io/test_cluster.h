@@ -12,7 +12,8 @@ struct test_cluster;
 struct test_disk {
     struct block_device device;
     struct test_cluster *cluster;
-    uint8_t *bytes; /* outlive the device */
+    uint8_t *bytes; /* outlive the device; twice the size the cluster was made with */
+    uint64_t room_bytes;
     uv_idle_t idle;
     struct block_request *first, **end;
     bool stalled;      /* keep requests */
@@ -39,7 +40,7 @@ struct test_node {
 struct test_cluster {
     uv_loop_t *loop;
     unsigned count;
-    uint64_t size_bytes;
+    uint64_t size_bytes, made_bytes;
     struct test_node nodes[TEST_NODES_MAX];
     bool link[TEST_NODES_MAX][TEST_NODES_MAX];
     uint64_t sent_bytes[TEST_NODES_MAX][TEST_NODES_MAX];
@@ -65,6 +66,8 @@ void test_node_up(struct test_cluster *cluster, unsigned index);
 void test_node_down(struct test_cluster *cluster, unsigned index);
 /* Go on after stalled was cleared. */
 void test_disk_wake(struct test_disk *disk);
+/* The data place of a node has this many bytes now. */
+void test_disk_grow(struct test_cluster *cluster, unsigned index, uint64_t size_bytes);
 /* Commit and spread another owner and ISR. */
 void test_cluster_commit(struct test_cluster *cluster, uint16_t owner, uint8_t isr, bool new_epoch);
 void test_cluster_link(struct test_cluster *cluster, unsigned a, unsigned b, bool up);

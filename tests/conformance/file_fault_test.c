@@ -305,6 +305,47 @@ static void a_file_cut_short_answers_reads_with_an_error(void **state)
     block_sync_close(&loop, device);
 }
 
+static void a_place_grows_under_an_open_device_and_its_filter(void **state)
+{
+    struct error error;
+    struct block_device *lower = opened(), *device;
+    uint8_t block[4096], zero[4096] = {0};
+    struct stat info;
+    (void)state;
+    assert_int_equal(plugin_loader_load(loader, PLUGINS "/delay.so", &error), 0);
+    const struct director_plugin *delay = plugin_loader_find(loader, DIRECTOR_PLUGIN_FILTER, "delay", &error);
+    assert_non_null(delay);
+    assert_int_equal(plugin_open(delay, &loop, "", lower, NULL, &device, &error), 0);
+    uint64_t old = device->geometry.size_bytes;
+    assert_int_equal(block_device_refresh(device), 0); /* nothing new */
+    assert_int_equal(device->geometry.size_bytes, old);
+    for (long at = 1;; at++) {
+        arm(at, ENOSPC);
+        int result = plugin_grow(file, path, 2 * old, &error);
+        if (!disarm()) {
+            assert_int_equal(result, 0);
+            assert_true(at > 3);
+            break;
+        }
+        assert_int_equal(result, -ENOSPC);
+        assert_int_equal(stat(path, &info), 0);
+        assert_int_equal(device->geometry.size_bytes, old);
+    }
+    memset(block, 0x5a, sizeof(block));
+    assert_int_equal(block_sync_write(&loop, device, 2 * old - 4096, block, sizeof(block), 0), -EINVAL); /* not told yet */
+    assert_int_equal(block_device_refresh(device), 0);
+    assert_int_equal(device->geometry.size_bytes, 2 * old);
+    assert_int_equal(block_sync_write(&loop, device, 2 * old - 4096, block, sizeof(block), 0), 0);
+    assert_int_equal(block_sync_read(&loop, device, old, block, sizeof(block)), 0);
+    assert_memory_equal(block, zero, sizeof(block));
+    assert_int_equal(plugin_grow(file, path, old, &error), 0); /* never smaller */
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(info.st_size, 2 * old);
+    assert_true(plugin_grow(file, path, 100, &error) < 0);
+    block_sync_close(&loop, device);
+    assert_int_equal(truncate(path, (off_t)old), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -312,6 +353,7 @@ int main(void)
         cmocka_unit_test(open_gives_everything_back_when_a_call_fails),
         cmocka_unit_test(remove_tells_when_a_call_fails),
         cmocka_unit_test(a_second_opener_and_wrong_files_are_refused),
+        cmocka_unit_test(a_place_grows_under_an_open_device_and_its_filter),
         cmocka_unit_test(read_only_devices_refuse_changes),
         cmocka_unit_test(short_memory_makes_smaller_bounces_and_then_an_error),
         cmocka_unit_test(a_file_cut_short_answers_reads_with_an_error),

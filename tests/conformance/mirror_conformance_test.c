@@ -24,7 +24,7 @@ static void front_close(struct block_device *device, void (*closed)(void *contex
     test_cluster_link(&cluster, 0, 1, false);
 }
 
-static const struct block_device_operations front_operations = {front_submit, front_close};
+static const struct block_device_operations front_operations = {.submit = front_submit, .close = front_close};
 
 static void subject_discard(struct block_subject *subject)
 {

@@ -94,7 +94,7 @@ static void close_now(struct block_device *device, void (*closed)(void *context)
 
 int ram_device_open(struct ram_device *ram, uv_loop_t *loop, uint64_t size_bytes, uint32_t block_bytes, uint32_t capabilities)
 {
-    static const struct block_device_operations operations = {submit, close_now};
+    static const struct block_device_operations operations = {.submit = submit, .close = close_now};
     static_assert(sizeof(struct held) <= sizeof(((struct block_request *)0)->device_private), "the link fits");
     memset(ram, 0, sizeof(*ram));
     ram->bytes = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

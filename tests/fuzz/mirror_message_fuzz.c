@@ -55,7 +55,7 @@ static void feed(bool member, struct mirror_event *event)
         struct mirror_event done = {.type = MIRROR_EVENT_TICK};
         if (effect->type == MIRROR_EFFECT_SEND && effect->send.header.type == MIRROR_SEAL)
             seal_attach[effect->send.nodeid - 1] = effect->send.header.request;
-        if (effect->type == MIRROR_EFFECT_META_WRITE) {
+        if (effect->type == MIRROR_EFFECT_META_WRITE || effect->type == MIRROR_EFFECT_META_REPLACE) {
             done.type = MIRROR_EVENT_META_DONE;
         } else if (effect->type == MIRROR_EFFECT_DISK_READ || effect->type == MIRROR_EFFECT_DISK_DIGEST ||
                    effect->type == MIRROR_EFFECT_DISK_WRITE) {

@@ -36,6 +36,7 @@ void watch(void)
             nodes[n].last_heard = world.now_us;
     if (!calm && chance(60))
         place_empty();
+    grow_turn();
     bool move = !calm && chance(60);
     if (heard(owner) && !move)
         return;
@@ -113,7 +114,7 @@ void client_turn(void)
     if (status.state == MIRROR_IDLE || held[read] >= 3)
         return;
     /* Few hot blocks, so that things meet. */
-    uint32_t first = chance(6000) ? (uint32_t)rnd(6) * 7 : (uint32_t)rnd(BLOCKS - 4);
+    uint32_t first = chance(6000) ? (uint32_t)rnd(6) * 7 : (uint32_t)rnd(status.size_bytes / BLOCK - 4);
     /* To a paused node as well: it finds the request when it wakes, before the news of what happened meanwhile. */
     unsigned queued = 0;
     for (struct sim_event *e = nodes[n].held.first; e; e = e->next)
@@ -131,7 +132,7 @@ void wear_turn(void)
 {
     struct mirror_status status;
     unsigned n = (unsigned)rnd(NODES), owner = committed.owner - 1u;
-    uint32_t block = chance(6000) ? (uint32_t)rnd(6) * 7 : (uint32_t)rnd(BLOCKS);
+    uint32_t block = chance(6000) ? (uint32_t)rnd(6) * 7 : (uint32_t)rnd(committed.size_bytes / BLOCK);
     for (unsigned other = 0; other < NODES; other++) {
         if (!nodes[other].up)
             continue;
@@ -156,7 +157,7 @@ void wear_turn(void)
     if (!nodes[owner].up)
         return;
     struct mirror_check_options options = {.kind = chance(3000) ? MIRROR_CHECK_SCRUB : MIRROR_CHECK_VERIFY,
-                                           .repair = chance(5000), .from_offset = chance(5000) ? 0 : rnd(BLOCKS) * BLOCK};
+                                           .repair = chance(5000), .from_offset = chance(5000) ? 0 : rnd(committed.size_bytes)};
     if (chance(1000))
         (void)mirror_check_stop(nodes[owner].mirror, clock_of(owner));
     else if (mirror_check_start(nodes[owner].mirror, &options, clock_of(owner)) == 0)

@@ -118,6 +118,7 @@ static void happen_on_node(struct happening *h)
         free(node->meta_pages);
         node->meta_pages = NULL;
         node->meta_count = 0;
+        meta_replace(node, node->meta_whole);
         event.type = MIRROR_EVENT_META_DONE;
         step_replica(n, &event);
         break;
@@ -125,6 +126,9 @@ static void happen_on_node(struct happening *h)
         event.type = MIRROR_EVENT_TICK;
         node->tick_at = 0;
         step_both(n, &event);
+        break;
+    case W_EXTEND:
+        grow_extend(n);
         break;
     case W_SUBMIT:
         client_submit(n, h->isr, (uint32_t)h->time, h->body_bytes);
@@ -218,7 +222,7 @@ static bool settled(void)
             return false;
     mirror_get_status(nodes[owner].mirror, clock_of(owner), &status);
     return status.state == MIRROR_SERVING && status.isr == places_mask() && __builtin_popcount(status.isr) == NODES && !status.suspended && !status.in_flight &&
-           !status.waiting && !status.unreconciled_regions;
+           !status.waiting && !status.unreconciled_regions && !size_wanted;
 }
 
 static void world_make(uint64_t seed)
@@ -234,6 +238,7 @@ static void world_make(uint64_t seed)
     memset(links, 0, sizeof(links));
     committed = (struct mirror_config){.epoch = 1, .isr_version = 1, .owner = 1, .isr = (1u << NODES) - 1,
                                        .replica_count = NODES};
+    policy_draw();
     for (unsigned n = 0; n < NODES; n++) {
         incarnations[n] = 100 + n;
         committed.replicas[n].nodeid = (uint16_t)(n + 1);
@@ -241,14 +246,14 @@ static void world_make(uint64_t seed)
     }
     for (unsigned n = 0; n < NODES; n++) {
         struct metadata_header header = {.generation = 1, .volume = 7, .incarnation = incarnations[n],
-                                         .size_bytes = REGIONS * REGION, .region_bytes = REGION, .replica_index = n};
+                                         .size_bytes = committed.size_bytes, .region_bytes = REGION, .replica_index = n};
         memcpy(header.dirty_incarnation, incarnations, sizeof(incarnations));
-        nodes[n].meta = malloc(metadata_file_bytes(REGIONS));
+        nodes[n].meta_bytes = metadata_file_bytes(metadata_regions(&header));
+        nodes[n].meta = malloc(nodes[n].meta_bytes);
         metadata_format(&header, nodes[n].meta);
         nodes[n].boot = 1000 * (n + 1);
         nodes[n].skew = 100000000 + rnd(10000000);
     }
-    policy_draw();
     for (unsigned n = 0; n < NODES; n++)
         start(n);
     plan(world.now_us, W_WATCH, SERVICE);
@@ -347,8 +352,8 @@ static bool run_seed(uint64_t seed)
         verified();
     if (!world.violated) {
         unsigned owner = committed.owner - 1u;
-        for (uint32_t b = 0; b < BLOCKS; b += 4)
-            client_submit(owner, true, b, 4);
+        for (uint32_t b = 0; b < committed.size_bytes / BLOCK; b++)
+            client_submit(owner, true, b, 1);
         run_until(world.now_us + 1000000);
         for (uint32_t b = 0; b < BLOCKS && !world.violated; b++)
             for (unsigned n = 1; n < NODES; n++)
@@ -381,7 +386,7 @@ static void nothing_acknowledged_is_lost_and_nothing_stale_is_read(void **state)
 {
     (void)state;
     double begin = seconds();
-    uint64_t seed, reads = 0, writes = 0, failed = 0, moves = 0, falls = 0, changes = 0;
+    uint64_t seed, reads = 0, writes = 0, failed = 0, moves = 0, falls = 0, changes = 0, larger = 0;
     bugs = 0;
     for (seed = first_seed; seed < first_seed + seed_count && seconds() - begin < limit_s; seed++) {
         if (!run_seed(seed))
@@ -392,10 +397,11 @@ static void nothing_acknowledged_is_lost_and_nothing_stale_is_read(void **state)
         moves += promotions;
         falls += crashes;
         changes += replacements;
+        larger += grows;
     }
-    printf("%llu seeds: %llu reads, %llu writes, %llu failed, %llu promotions, %llu crashes, %llu replicas replaced, %.1f s\n",
+    printf("%llu seeds: %llu reads, %llu writes, %llu failed, %llu promotions, %llu crashes, %llu replicas replaced, grown %llu times, %.1f s\n",
            (unsigned long long)(seed - first_seed), (unsigned long long)reads, (unsigned long long)writes,
-           (unsigned long long)failed, (unsigned long long)moves, (unsigned long long)falls, (unsigned long long)changes, seconds() - begin);
+           (unsigned long long)failed, (unsigned long long)moves, (unsigned long long)falls, (unsigned long long)changes, (unsigned long long)larger, seconds() - begin);
 }
 
 static const struct {
@@ -415,6 +421,7 @@ static const struct {
     {MIRROR_BUG_RESYNC_UNLOCKED, "resync copies over what is being written (I8)"},
     {MIRROR_BUG_REPAIR_UNLOCKED, "repair writes over what is being written (I5)"},
     {MIRROR_BUG_CHECK_UNLOCKED, "verify compares what is being written"},
+    {REPLICA_BUG_GROW_FORGETS, "marks are lost when the volume grows (34)"},
     {REPLICA_BUG_NO_INTENT, "data before intent"},
     {REPLICA_BUG_ACK_EARLY, "ack before durable (I5)"},
     {REPLICA_BUG_NO_PROMISE, "promises to the old owner are not kept (I7)"},

@@ -222,6 +222,13 @@ static void perform(unsigned n, struct mirror_effects *effects)
             memcpy(node->meta_pages, e->meta.pages, e->meta.count * sizeof(*node->meta_pages));
             plan(world.now_us + 20 + rnd(chance(300) ? 20000 : 400), W_META, n);
             break;
+        case MIRROR_EFFECT_META_REPLACE:
+            ASSERT(!node->meta_pages && !node->meta_whole);
+            node->meta_whole_bytes = e->replace.bytes;
+            node->meta_whole = malloc(e->replace.bytes);
+            memcpy(node->meta_whole, e->replace.image, e->replace.bytes);
+            plan(world.now_us + 20 + rnd(chance(300) ? 20000 : 4000), W_META, n);
+            break;
         case MIRROR_EFFECT_COMPLETE:
             client_finish(n, e->complete.request, e->complete.status);
             break;
@@ -286,6 +293,17 @@ void step_both(unsigned n, struct mirror_event *event)
         step_mirror(n, event);
 }
 
+/* A new metadata file takes the place of the old one, or does not. */
+void meta_replace(struct node *node, bool done)
+{
+    free(done ? node->meta : node->meta_whole);
+    if (done) {
+        node->meta = node->meta_whole;
+        node->meta_bytes = node->meta_whole_bytes;
+    }
+    node->meta_whole = NULL;
+}
+
 /* ---- nodes --------------------------------------------------------------------------------------------------------- */
 
 void crash(unsigned n, bool power)
@@ -312,6 +330,7 @@ void crash(unsigned n, bool power)
     free(node->meta_pages);
     node->meta_pages = NULL;
     node->meta_count = 0;
+    meta_replace(node, node->meta_whole && chance(5000));
     while (node->ops) {
         struct client_op *op = node->ops;
         node->ops = op->next;
@@ -343,7 +362,7 @@ void crash(unsigned n, bool power)
 static struct mirror_parameters mirror_parameters_of(unsigned n)
 {
     return (struct mirror_parameters){
-        .volume = 7, .size_bytes = REGIONS * REGION, .region_bytes = REGION, .nodeid = (uint16_t)(n + 1),
+        .volume = 7, .size_bytes = committed.size_bytes, .nodeid = (uint16_t)(n + 1),
         .boot = nodes[n].boot, .now_us = clock_of(n),
         .data = sim_data_operations(&pool),
         .requests_max = 8, .member_timeout_us = 200000, .write_timeout_us = 500000, .copy_bytes = REGION / 2,
@@ -357,9 +376,11 @@ void start(unsigned n)
     struct replica_parameters rp = {.volume = 7, .nodeid = (uint16_t)(n + 1), .boot = node->boot, .now_us = clock_of(n),
                                     .operations_max = 64, .intent_clear_us = 300000, .planted_bugs = bugs};
     node->up = true;
+    node->room = MAX(node->room, room_needed()); /* before it is opened */
+    rp.data_bytes = node->room;
     node->tick_at = 0;
     node->mirror = mirror_new(&mp);
-    int result = replica_new(&rp, node->meta, metadata_file_bytes(REGIONS), &node->replica);
+    int result = replica_new(&rp, node->meta, node->meta_bytes, &node->replica);
     if (result < 0) {
         sim_violate(&world, "node %u cannot open its metadata: %d", n, result);
         abort();

@@ -15,12 +15,12 @@
 #define NODES        3u
 #define BLOCK        4096u
 #define REGION       65536u
-#define REGIONS      8u
+#define REGIONS      8u /* of the volume when it has grown most */
 #define BLOCKS       (REGIONS * REGION / BLOCK)
 #define SERVICE      NODES /* the configuration service, as a place that links can be cut from */
 
 enum what { W_MESSAGE, W_HEARTBEAT, W_BEAT, W_BEAT_ACK, W_DISK, W_META, W_TICK, W_CONFIG, W_CLIENT, W_CHAOS, W_LINK_DOWN,
-            W_LINK_UP, W_ASK, W_WATCH, W_RESTART, W_DEAD, W_SUBMIT, W_REFILL, W_WEAR };
+            W_LINK_UP, W_ASK, W_WATCH, W_RESTART, W_DEAD, W_SUBMIT, W_REFILL, W_WEAR, W_EXTEND };
 
 struct happening {
     struct sim_event event;
@@ -70,6 +70,9 @@ struct node {
     struct disk_write *writing;
     struct metadata_page *meta_pages;
     unsigned meta_count;
+    uint8_t *meta_whole; /* META_REPLACE under way */
+    uint64_t meta_bytes, meta_whole_bytes;
+    uint64_t room;       /* bytes of the data file */
     struct client_op *ops;
     struct mirror_config seen;
     struct sim_queue held; /* while paused */
@@ -140,6 +143,13 @@ uint8_t places_mask(void);
 void place_empty(void);
 void place_fill(unsigned n);
 void policy_draw(void);
+extern uint64_t size_wanted; /* the volume grows to, 0: not */
+extern unsigned grows;
+/* Part of the service's watch: begin to grow, have files made larger, commit. */
+void grow_turn(void);
+void grow_extend(unsigned n);
+uint64_t room_needed(void);
+void meta_replace(struct node *node, bool done);
 
 /* mirror_chaos.c */
 void config_spread(void);

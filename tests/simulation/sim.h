@@ -194,6 +194,7 @@ struct sim_disk {
     struct sim_disk_write *writing;
     struct metadata_page *meta_pages;
     unsigned meta_count;
+    uint8_t *meta_whole; /* META_REPLACE */
 };
 void sim_disk_format(struct sim_disk *disk, const struct metadata_header *header);
 void sim_disk_lose(struct sim_disk *disk); /* replaced by an empty one */

@@ -246,6 +246,15 @@ void sim_disk_submit(struct sim_node *node, unsigned volume, const struct mirror
 
 /* ---- metadata ------------------------------------------------------------------------------------------------- */
 
+/* A new file takes the place of the old one, or does not. */
+static void meta_replace(struct sim_disk *disk, bool done)
+{
+    free(done ? disk->meta : disk->meta_whole);
+    if (done)
+        disk->meta = disk->meta_whole;
+    disk->meta_whole = NULL;
+}
+
 static void meta_done(struct sim_world *world, struct sim_event *event)
 {
     struct disk_event *done = container_of(event, struct disk_event, event);
@@ -259,6 +268,7 @@ static void meta_done(struct sim_world *world, struct sim_event *event)
     core.meta_status = node->data_broken || node->meta_broken ? -EIO : 0;
     for (unsigned i = 0; i < disk->meta_count && !core.meta_status; i++)
         memcpy(disk->meta + disk->meta_pages[i].offset_bytes, disk->meta_pages[i].bytes, METADATA_PAGE_BYTES);
+    meta_replace(disk, disk->meta_whole && !core.meta_status);
     struct metadata_header header;
     if (!core.meta_status && metadata_header_decode(disk->meta, metadata_file_bytes(SIM_REGIONS), &header) == 0)
         disk->sealed = header.sealed_epoch;
@@ -272,8 +282,15 @@ static void meta_done(struct sim_world *world, struct sim_event *event)
 void sim_disk_submit_meta(struct sim_node *node, unsigned volume, const struct mirror_effect *effect)
 {
     struct sim_disk *disk = &node->disks[volume];
-    if (disk->meta_pages) {
+    if (disk->meta_pages || disk->meta_whole) {
         sim_violate(&node->sim->world, "node %u writes metadata while it writes metadata", node->nodeid);
+        return;
+    }
+    if (effect->type == MIRROR_EFFECT_META_REPLACE) {
+        disk->meta_whole = malloc(effect->replace.bytes);
+        ASSERT(disk->meta_whole);
+        memcpy(disk->meta_whole, effect->replace.image, effect->replace.bytes);
+        sim_node_plan(node, SIM_IO, &disk_event_new(volume, meta_done)->event, node->sim->world.now_us + disk_time(node));
         return;
     }
     disk->meta_count = effect->meta.count;
@@ -305,6 +322,7 @@ void sim_disk_crash(struct sim_node *node, unsigned volume, bool power)
     free(disk->meta_pages);
     disk->meta_pages = NULL;
     disk->meta_count = 0;
+    meta_replace(disk, disk->meta_whole && sim_chance(world, 5000));
     node->tear = false;
 }
 

@@ -217,6 +217,7 @@ static void perform(struct sim_node *node, unsigned volume, const struct mirror_
             sim_disk_submit(node, volume, effect);
             break;
         case MIRROR_EFFECT_META_WRITE:
+        case MIRROR_EFFECT_META_REPLACE:
             sim_disk_submit_meta(node, volume, effect);
             break;
         case MIRROR_EFFECT_COMPLETE:

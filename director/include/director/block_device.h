@@ -82,6 +82,9 @@ struct block_device_operations {
     void (*submit)(struct block_device *device, struct block_request *request);
     /* Finish the requests held, release; then closed(context), never inline, once. Submitting after close is a bug. */
     void (*close)(struct block_device *device, void (*closed)(void *context), void *context);
+    /* The place below has been made larger (by the plugin's grow, or by a lower device's refresh): take its size over into the
+     * geometry, at once. A size never shrinks. 0 or negative errno; NULL: this device cannot. Home loop. */
+    int (*refresh)(struct block_device *device);
 };
 
 /* Implementations embed this first and fill it before handing it out. */
@@ -113,6 +116,12 @@ static inline int block_request_check(const struct block_device *device, const s
 static inline void block_device_submit(struct block_device *device, struct block_request *request)
 {
     device->operations->submit(device, request);
+}
+
+/* Take over a larger size. 0; -ENOTSUP. */
+static inline int block_device_refresh(struct block_device *device)
+{
+    return device->operations->refresh ? device->operations->refresh(device) : -95; /* ENOTSUP */
 }
 
 /* Close a device: closed runs once, on the home loop, after every request completed. */

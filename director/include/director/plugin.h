@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 #define DIRECTOR_PLUGIN_ABI_MAJOR 1
-#define DIRECTOR_PLUGIN_ABI_MINOR 0
+#define DIRECTOR_PLUGIN_ABI_MINOR 1 /* 1: grow */
 
 struct uv_loop_s;
 
@@ -98,6 +98,11 @@ struct director_plugin {
      * error, none. NULL: nothing can be changed. */
     int (*configure)(struct block_device *device, const struct director_option *options,
                      struct director_plugin_error *error);
+
+    /* Backstores, since 1.1. Worker thread; the place may be open meanwhile, also with requests under way. Make it at least
+     * size_bytes large, durably; what is new reads as zeroes. One that failed may be larger or not. An open device has the new size
+     * after its block_device_refresh(). NULL: places keep the size they were made with. */
+    int (*grow)(const char *path, uint64_t size_bytes, struct director_plugin_error *error);
 };
 
 #if defined(__GNUC__)
