@@ -2,8 +2,8 @@
  *
  * A read or write is one piece unless its buffers are not aligned as O_DIRECT wants them (then pieces go through a bounce
  * buffer), it has more than IOV_MAX buffers, or the kernel did a part only. Zeroes are one fallocate, followed by a sync
- * for FUA, or pieces of zero writes where the file system cannot. On a file system in memory reads and writes are carried out
- * at once and told by the ring. Errors: the first one ends the request; a write may
+ * for FUA, or pieces of zero writes where the file system cannot. On a file system in memory reads and writes are plain
+ * system calls in the next turn of the loop. Errors: the first one ends the request; a write may
  * then have been carried out in part, as the contract allows for a write that failed. */
 #include "plugins/file/device.h"
 #include "plugins/common/completion.h"
@@ -198,23 +198,30 @@ static void file_op_prepare(struct ring_op *ring_op, struct io_uring_sqe *entry)
     }
 }
 
+static int file_op_perform(struct ring_op *ring_op)
+{
+    struct file_op *op = container_of(ring_op, struct file_op, ring_op);
+    const struct block_request *request = op->request;
+    int fd = op->file->setup.fd;
+    off_t offset = (off_t)(request->offset_bytes + op->transferred);
+    ssize_t result;
+    if (op->iov_count == 1)
+        result = request->operation == BLOCK_READ ? pread(fd, op->iov[0].iov_base, op->iov[0].iov_len, offset)
+                                                  : pwrite(fd, op->iov[0].iov_base, op->iov[0].iov_len, offset);
+    else
+        result = request->operation == BLOCK_READ ? preadv(fd, op->iov, (int)op->iov_count, offset)
+                                                  : pwritev(fd, op->iov, (int)op->iov_count, offset);
+    return result < 0 ? -errno : (int)result;
+}
+
 /* The piece chosen is carried out. In memory a copy is all there is to it: the ring would hand it to a kernel thread, since a
  * write to tmpfs may wait for memory, and that costs several times the copy. */
 static void file_op_start(struct file_op *op)
 {
-    const struct block_request *request = op->request;
-    struct ring *ring = op->file->ring;
-    uint64_t offset = request->offset_bytes + op->transferred;
-    ssize_t result;
-    if (!op->file->setup.in_memory || (op->step != STEP_TRANSFER && op->step != STEP_ZERO_WRITE)) {
-        ring_op_start(ring, &op->ring_op);
-        return;
-    }
-    if (request->operation == BLOCK_READ)
-        result = preadv(op->file->setup.fd, op->iov, (int)op->iov_count, (off_t)offset);
+    if (op->file->setup.in_memory && (op->step == STEP_TRANSFER || op->step == STEP_ZERO_WRITE))
+        ring_op_defer(op->file->ring, &op->ring_op);
     else
-        result = pwritev(op->file->setup.fd, op->iov, (int)op->iov_count, (off_t)offset);
-    ring_op_finish(ring, &op->ring_op, result < 0 ? -errno : (int)result);
+        ring_op_start(op->file->ring, &op->ring_op);
 }
 
 /* A fallocate answered. */
@@ -345,6 +352,7 @@ static void file_submit(struct block_device *device, struct block_request *reque
     }
     op->ring_op.prepare = file_op_prepare;
     op->ring_op.done = file_op_done;
+    op->ring_op.perform = file_op_perform;
     list_init(&op->ring_op.link);
     op->file = file;
     op->request = request;

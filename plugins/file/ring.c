@@ -17,8 +17,8 @@ struct ring {
     struct io_uring uring;
     uv_poll_t readable;
     struct turn submit;     /* at the end of the turn */
-    uv_idle_t finish;       /* active while finished is not empty */
-    struct list finished;   /* carried out by the caller, to be told */
+    uv_idle_t finish;       /* active while deferred is not empty */
+    struct list deferred;   /* to be carried out by a plain system call */
     unsigned handles_open;
     unsigned under_way, limit;
     struct list waiting; /* no room in the ring (F2) */
@@ -67,19 +67,18 @@ static void ring_finish(uv_idle_t *idle)
     struct ring *ring = container_of(idle, struct ring, finish);
     struct list batch;
     list_init(&batch);
-    list_splice(&batch, &ring->finished); /* what is finished meanwhile waits for the next turn */
+    list_splice(&batch, &ring->deferred); /* what is deferred meanwhile waits for the next turn */
     (void)uv_idle_stop(idle);
     while (!list_empty(&batch)) {
         struct ring_op *op = list_first(&batch, struct ring_op, link);
         list_remove(&op->link);
-        op->done(op, op->result);
+        op->done(op, op->perform(op));
     }
 }
 
-void ring_op_finish(struct ring *ring, struct ring_op *op, int result)
+void ring_op_defer(struct ring *ring, struct ring_op *op)
 {
-    op->result = result;
-    list_append(&ring->finished, &op->link);
+    list_append(&ring->deferred, &op->link);
     (void)uv_idle_start(&ring->finish, ring_finish);
 }
 
@@ -189,7 +188,7 @@ static int ring_new(uv_loop_t *loop, struct ring **ret_ring)
     ring->loop = loop;
     ring->limit = ring->uring.cq.ring_entries;
     list_init(&ring->waiting);
-    list_init(&ring->finished);
+    list_init(&ring->deferred);
     for (unsigned class = 0; class < BUFFER_CLASSES; class++)
         list_init(&ring->buffers[class]);
     result = uv_poll_init(loop, &ring->readable, ring->uring.ring_fd);
@@ -244,7 +243,7 @@ void ring_put(struct ring *ring, void (*released)(void *context), void *context)
             released(context);
         return;
     }
-    ASSERT(ring->under_way == 0 && list_empty(&ring->waiting) && list_empty(&ring->finished));
+    ASSERT(ring->under_way == 0 && list_empty(&ring->waiting) && list_empty(&ring->deferred));
     pthread_mutex_lock(&rings_lock);
     list_remove(&ring->link);
     pthread_mutex_unlock(&rings_lock);

@@ -21,7 +21,7 @@ struct ring_op {
     struct list link;
     void (*prepare)(struct ring_op *op, struct io_uring_sqe *entry); /* may run again if the operation is started again */
     void (*done)(struct ring_op *op, int result);                    /* result as of the system call, negative errno */
-    int result; /* of ring_op_finish() */
+    int (*perform)(struct ring_op *op); /* for ring_op_defer(): the system call itself; its result */
 };
 
 /* The loop's ring, made when there is none yet. Give it back by ring_put. 0 or negative errno. Home loop. */
@@ -31,8 +31,9 @@ void ring_put(struct ring *ring, void (*released)(void *context), void *context)
 
 /* Start op: prepare fills an entry now or when there is room, done tells the result. */
 void ring_op_start(struct ring *ring, struct ring_op *op);
-/* The caller has carried op out himself: done tells the result in the next turn. */
-void ring_op_finish(struct ring *ring, struct ring_op *op, int result);
+/* Carry op out by its perform, in the next turn of the loop: after what this turn sends has left, so that others work on it
+ * meanwhile. Then done. */
+void ring_op_defer(struct ring *ring, struct ring_op *op);
 
 /* An aligned buffer of at least one page and at most size bytes (rounded up to a power of two, ret_size says), from those
  * kept for reuse. NULL when memory is short. */
