@@ -12,6 +12,8 @@ void target_init(struct target *target, uint16_t nodeid, uint64_t memory_max_byt
     target->shared.nodeid = nodeid;
     target->hold_ms = hold_ms;
     target->next_session = seed & 0xffffffffffffull;
+    /* An owner may answer, over a new link, what an earlier life of this node asked: no request may look like one of those. */
+    target->next_request = seed * 0x9e3779b97f4a7c15ull;
     for (unsigned i = 0; i < TARGET_LU_BUCKETS; i++)
         list_init(&target->lus[i]);
     for (unsigned i = 0; i < TARGET_REQUEST_BUCKETS; i++)

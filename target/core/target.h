@@ -96,7 +96,7 @@ struct target {
     void *wake_context;
 };
 
-/* seed: random, so that session numbers of two lives of a node differ. */
+/* seed: random, so that numbers of sessions and of forwarded requests of two lives of a node differ. */
 void target_init(struct target *target, uint16_t nodeid, uint64_t memory_max_bytes, uint32_t hold_ms, uint64_t seed);
 /* Sessions must have ended and tasks be done: target_is_quiet(). */
 void target_done(struct target *target);

@@ -197,6 +197,39 @@ static void reset_through_one_node_reaches_the_sessions_of_all(void **state)
     assert_int_equal(ready(cluster, 1), SCSI_SENSE(6, 0x29, 0x03));
 }
 
+/* The owner answers after the node that asked was started anew: the answer must not pass for that of a request of the new life. */
+static void an_answer_to_an_earlier_life_is_nobodys(void **state)
+{
+    struct cluster *cluster = *state;
+    struct node *node = &cluster->nodes[1];
+    struct run old, new;
+    clear_attentions(cluster);
+    begin(cluster, 1, &old, read_cdb, NULL);
+    deliver(cluster);
+    assert_int_equal(cluster->device.count, 1); /* the owner works on it */
+    target_session_end(&node->target, &node->session);
+    end(cluster, 1, &old);
+    drop_frames(cluster);
+    target_done(&node->target);
+    node_init(cluster, 1, 2);
+    do { /* of the same numbers, were they counted from the same start */
+        begin(cluster, 1, &new, CDB(0x12, 0, 0, 0, 36), NULL);
+        end(cluster, 1, &new);
+        begin(cluster, 1, &new, read_cdb, NULL);
+        if (!new.done)
+            break;
+        end(cluster, 1, &new);
+    } while (true);
+    struct frame *asked = cluster->frames;
+    cluster->frames = NULL;
+    test_device_drain(&cluster->device); /* the old answer comes first */
+    deliver(cluster);
+    assert_int_equal(new.done, 0);
+    cluster->frames = asked;
+    settle(cluster);
+    end(cluster, 1, &new);
+}
+
 static void lost_session_releases_at_the_owner(void **state)
 {
     struct cluster *cluster = *state;
@@ -283,6 +316,7 @@ int main(void)
         TEST(task_lives_until_the_link_lets_go_of_its_frame),
         TEST(forwarded_task_is_aborted_at_the_owner),
         TEST(reset_through_one_node_reaches_the_sessions_of_all),
+        TEST(an_answer_to_an_earlier_life_is_nobodys),
         TEST(lost_session_releases_at_the_owner),
         TEST(port_groups_tell_where_the_owner_is),
         TEST(unit_without_lun_is_not_there),

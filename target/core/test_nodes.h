@@ -116,32 +116,38 @@ __attribute__((unused)) static void nothing_to_drop(struct target_session *sessi
     (void)session;
 }
 
-__attribute__((unused)) static int set_up(void **state)
+/* A life of node number i; seed tells it from others. */
+__attribute__((unused)) static void node_init(struct cluster *cluster, unsigned i, uint64_t seed)
 {
-    struct cluster *cluster = calloc(1, sizeof(*cluster));
     struct target_lu_identity identity = {
         .volume_id = VOLUME, .uuid = {{1}}, .size_bytes = TEST_DEVICE_BYTES, .block_bytes = 512};
     struct target_port ports[2] = {{.nodeid = 1, .port = 1, .alive = true, .address = "::1"},
                                    {.nodeid = 2, .port = 2, .alive = true, .address = "::1"}};
+    struct node *node = &cluster->nodes[i];
+    memset(node, 0, sizeof(*node));
+    node->cluster = cluster;
+    node->id = (uint16_t)(i + 1);
+    target_init(&node->target, node->id, 64u << 20, 20000, seed);
+    node->target.forward = &operations;
+    node->target.forward_context = node;
+    assert_int_equal(target_put_lu(&node->target, &identity), 0);
+    assert_int_equal(target_put_iqn(&node->target, IQN), 0);
+    assert_int_equal(target_set_lun(&node->target, IQN, 0, VOLUME), 0);
+    assert_int_equal(target_set_ports(&node->target, ports, 2), 0);
+    set_state(cluster, i, i == 0 ? TARGET_LU_ACTIVE : TARGET_LU_FORWARD, 1, 7);
+    strcpy(node->session.nexus.initiator, i ? "iqn.b" : "iqn.a");
+    strcpy(node->session.nexus.target, IQN);
+    node->session.iqn = target_find_iqn(&node->target, IQN);
+    node->session.drop = nothing_to_drop;
+    target_session_begin(&node->target, &node->session);
+}
+
+__attribute__((unused)) static int set_up(void **state)
+{
+    struct cluster *cluster = calloc(1, sizeof(*cluster));
     test_device_init(&cluster->device, 0);
-    for (unsigned i = 0; i < 2; i++) {
-        struct node *node = &cluster->nodes[i];
-        node->cluster = cluster;
-        node->id = (uint16_t)(i + 1);
-        target_init(&node->target, node->id, 64u << 20, 20000, 0);
-        node->target.forward = &operations;
-        node->target.forward_context = node;
-        assert_int_equal(target_put_lu(&node->target, &identity), 0);
-        assert_int_equal(target_put_iqn(&node->target, IQN), 0);
-        assert_int_equal(target_set_lun(&node->target, IQN, 0, VOLUME), 0);
-        assert_int_equal(target_set_ports(&node->target, ports, 2), 0);
-        set_state(cluster, i, i == 0 ? TARGET_LU_ACTIVE : TARGET_LU_FORWARD, 1, 7);
-        strcpy(node->session.nexus.initiator, i ? "iqn.b" : "iqn.a");
-        strcpy(node->session.nexus.target, IQN);
-        node->session.iqn = target_find_iqn(&node->target, IQN);
-        node->session.drop = nothing_to_drop;
-        target_session_begin(&node->target, &node->session);
-    }
+    for (unsigned i = 0; i < 2; i++)
+        node_init(cluster, i, 1);
     *state = cluster;
     return 0;
 }
