@@ -144,6 +144,7 @@ static void check_tick(struct engine_unit *unit, const struct mirror_device_stat
 static void own_tick(struct engine_unit *unit, const struct mirror_device_status *status)
 {
     struct api_live_replica own = {.failed = status->replica.failed, .intent_marks = status->replica.intent_regions,
+                                   .checksum_errors = status->checksum_errors,
                                    .carry_marks = status->replica.carry_regions, .sealed_epoch = status->replica.sealed_epoch};
     if (!status->has_replica || memcmp(&own, &unit->own, sizeof(own)) == 0)
         return;

@@ -49,7 +49,9 @@ static uint32_t fixed_bytes(uint16_t type)
     case MIRROR_FENCED:
     case MIRROR_RELEASE:
     case MIRROR_CONFIRM:
-    case MIRROR_CONFIRM_REPLY: return SESSION_BYTES;
+    case MIRROR_CONFIRM_REPLY:
+    case MIRROR_FLUSH:
+    case MIRROR_FLUSH_REPLY: return SESSION_BYTES;
     default: return 0;
     }
 }
@@ -64,6 +66,7 @@ bool mirror_message_to_member(uint16_t type)
     case MIRROR_CONFIRM_REPLY:
     case MIRROR_DIGEST_REPLY:
     case MIRROR_COPY_REPLY:
+    case MIRROR_FLUSH_REPLY:
     case MIRROR_FENCED: return false;
     default: return true;
     }

@@ -29,6 +29,8 @@ enum mirror_message_type {
     MIRROR_COPY = 0x50,         /* request: token; argument: sequence of the write; send a range to a joiner as COPIED */
     MIRROR_COPY_REPLY = 0x51,   /* member to owner; argument: status, below 0: nothing was sent and nothing will be */
     MIRROR_COPIED = 0x52,       /* member to joiner, in the joiner's session with the owner; else as WRITE. The owner gets WRITE_REPLY */
+    MIRROR_FLUSH = 0x4c,        /* request: number; durable shall be every WRITE that came before it on this link */
+    MIRROR_FLUSH_REPLY = 0x4d,  /* member to owner; request echoed; argument: status */
 };
 
 enum mirror_seal_flags {
@@ -47,7 +49,8 @@ struct mirror_message {
     uint64_t incarnation; /* SEAL: expected; SEAL_REPLY: found; BITMAP: of the disk that it is about */
     uint32_t regions;
     uint8_t replica_index; /* SEAL: the member's; BITMAP: whom it is about */
-    /* SEAL_REPLY: argument is the status: 0, -ENODEV, -EIO, -EAGAIN (not yet); bitmaps bit 0 carry, bits 1..4 dirty of replica 0..3 */
+    /* SEAL_REPLY: argument is the status: 0, -ENODEV, -EIO, -EAGAIN (not yet); bitmaps bit 0 carry, bits 1..4 dirty of replica
+     * 0..3, bit 5 cold: regions of carry that may lack writes that were acknowledged here (I5) */
     uint32_t flags;
     uint8_t bitmaps;
     uint64_t dirty_incarnation[MIRROR_REPLICAS_MAX];

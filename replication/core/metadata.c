@@ -7,7 +7,7 @@
 #define HEADER_MAGIC   0x3154454d52494444ull /* "DDIRMET1" */
 #define BITMAP_MAGIC   0x4d425244u           /* "DRBM" */
 #define HEADER_SLOTS   2u
-#define HEADER_BYTES   160u /* that the checksum covers */
+#define HEADER_BYTES   176u /* that the checksum covers */
 #define BITMAP_HEADER  24u
 
 static_assert(METADATA_PAGE_BITS == (METADATA_PAGE_BYTES - BITMAP_HEADER) * 8, "page header size");
@@ -45,7 +45,7 @@ uint64_t metadata_file_bytes(uint32_t regions)
 
 /* Offsets of the header: 0 magic, 8 crc, 12 version, 16 generation, 24 volume uuid, 40 node uuid, 56 volume, 64 incarnation,
  * 72 size, 80 region bytes, 84 replica index, 88 sealed epoch, 96 sealed owner (u32), 100 zero, 104 sealed boot,
- * 112 dirty incarnations (4 * u64), 144..159 zero. */
+ * 112 dirty incarnations (4 * u64), 144 machine, 160 flags (u32: 1 cached), 164..175 zero. */
 void metadata_header_encode(const struct metadata_header *header, struct metadata_page *page)
 {
     uint8_t *b = page->bytes;
@@ -66,6 +66,8 @@ void metadata_header_encode(const struct metadata_header *header, struct metadat
     put_le64(b + 104, header->sealed_boot);
     for (unsigned i = 0; i < MIRROR_REPLICAS_MAX; i++)
         put_le64(b + 112 + 8 * i, header->dirty_incarnation[i]);
+    memcpy(b + 144, header->machine.bytes, 16);
+    put_le32(b + 160, header->cached);
     put_le32(b + 8, crc32c(0, b + 12, HEADER_BYTES - 12));
 }
 
@@ -90,6 +92,8 @@ static int header_slot_decode(const uint8_t *b, unsigned slot, struct metadata_h
     h.sealed_boot = get_le64(b + 104);
     for (unsigned i = 0; i < MIRROR_REPLICAS_MAX; i++)
         h.dirty_incarnation[i] = get_le64(b + 112 + 8 * i);
+    memcpy(h.machine.bytes, b + 144, 16);
+    h.cached = get_le32(b + 160) & 1;
     if (h.generation % HEADER_SLOTS != slot || h.size_bytes == 0 || h.replica_index >= MIRROR_REPLICAS_MAX)
         return -EBADMSG;
     if (h.size_bytes > (uint64_t)METADATA_REGIONS_MAX << 31 || h.region_bytes != metadata_region_bytes(h.size_bytes))

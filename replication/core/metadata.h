@@ -2,7 +2,7 @@
  *
  *     0      header slot 0   4 KiB       written alternately (I13): a torn write costs one slot
  *     4096   header slot 1   4 KiB
- *     8192   bitmap pages    4 KiB each  intent, then dirty of replica 0, 1, 2, 3; page p of bitmap b is b * pages + p
+ *     8192   bitmap pages    4 KiB each  intent, dirty of replica 0..3, cold; page p of bitmap b is b * pages + p
  *
  * Each page carries a CRC32C; a bitmap page whose checksum is wrong reads as all ones, which is always safe. */
 #ifndef DIRECTOR_REPLICATION_METADATA_H
@@ -14,11 +14,17 @@
 
 #define METADATA_PAGE_BYTES    4096u
 #define METADATA_VERSION       1u
-#define METADATA_BITMAPS       5u /* slot 0 intent, slots 1..4 dirty for replica index 0..3 */
+#define METADATA_BITMAPS       6u /* enum metadata_slot */
 #define METADATA_PAGE_BITS     ((METADATA_PAGE_BYTES - 24u) * 8u)
 #define METADATA_BITMAPS_OFFSET 8192u /* in the file */
 #define METADATA_REGIONS_MAX   (1u << 20)
 #define METADATA_REGION_MIN    65536u
+
+enum metadata_slot {
+    METADATA_INTENT = 0, /* a write may be under way, or not yet flushed here */
+    METADATA_DIRTY = 1,  /* 1..4: replica index 0..3 lacks something */
+    METADATA_COLD = 5,   /* what was acknowledged here may have been lost with a write cache (I5) */
+};
 
 struct metadata_header {
     uint64_t generation;
@@ -33,6 +39,8 @@ struct metadata_header {
     uint16_t sealed_owner; /* node id of its owner, 0 = never sealed */
     uint64_t sealed_boot;  /* boot id of that owner's process */
     uint64_t dirty_incarnation[MIRROR_REPLICAS_MAX]; /* of the disk that each dirty bitmap is about (I11) */
+    struct uuid machine; /* boot of the machine under which it was last in use: another one means that caches are gone */
+    bool cached;         /* regions with intent bits may have writes that were acknowledged before they were durable */
 };
 
 /* Region size for a volume: a power of two, at least 64 KiB, so that a bitmap has at most METADATA_REGIONS_MAX bits. */

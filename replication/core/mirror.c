@@ -8,6 +8,7 @@
 #define WRITE_TIMEOUT_DEFAULT  5000000u
 #define COPY_DEFAULT           262144u
 #define BACKOFF_DEFAULT        1000000u
+#define COLD_PATIENCE          60u /* member timeouts */
 
 static int mirror_memory(struct mirror *m)
 {
@@ -48,6 +49,7 @@ struct mirror *mirror_new(const struct mirror_parameters *parameters)
     range_lock_init(&m->locks);
     for (unsigned i = 0; i < SEQUENCE_BUCKETS; i++)
         list_init(&m->by_sequence[i]);
+    mirror_flush_init(m);
     if (mirror_memory(m) < 0) {
         mirror_free(m);
         return NULL;
@@ -69,6 +71,7 @@ void mirror_free(struct mirror *m)
         bitmap_done(&m->dirty[k]);
         bitmap_done(&m->members[k].carry);
         bitmap_done(&m->members[k].todo);
+        bitmap_done(&m->members[k].cold);
     }
     for (unsigned i = 0; i < BLOBS_MAX; i++)
         free(m->blobs[i]);
@@ -169,6 +172,7 @@ void mirror_stop(struct mirror *m, int status)
             mirror_effects_add(m->out, MIRROR_EFFECT_RELEASE)->release = request->data.handle;
         mirror_answer(m, request, status);
     }
+    mirror_flush_stop(m, status);
     for (unsigned k = 0; k < m->config.replica_count; k++) {
         struct member *member = &m->members[k];
         if (member->link_up)
@@ -201,9 +205,16 @@ static uint8_t wanted_isr(struct mirror *m, enum mirror_ask_reason *ret_reason)
         if (member->bad && member_attached(member))
             erring |= (uint8_t)(1u << k);
     }
-    bool some = false;
+    bool some = false, warm = false;
     for (unsigned k = 0; k < m->config.replica_count; k++)
-        some |= (want >> k & 1) && member_attached(&m->members[k]);
+        if (want >> k & 1 && member_attached(&m->members[k])) {
+            some = true;
+            warm |= !m->members[k].cold.set;
+        }
+    /* All at hand lost their caches: those away may still have what was acknowledged (I5). They are waited for, not for ever. */
+    if (some && !warm && m->state == MIRROR_SEALING && !mirror_bug(m, MIRROR_BUG_COLD_SOURCE) &&
+        m->now < m->sealing_since_us + COLD_PATIENCE * m->parameters.member_timeout_us)
+        return m->config.isr;
     if (some || (erring && mirror_bug(m, MIRROR_BUG_EMPTY_ISR)))
         return want;
     if (!erring)
@@ -280,6 +291,9 @@ static int on_message(struct mirror *m, const struct mirror_event *event)
     switch (message.type) {
     case MIRROR_WRITE_REPLY:
         mirror_write_reply(m, k, &message);
+        return 0;
+    case MIRROR_FLUSH_REPLY:
+        mirror_flush_reply(m, k, &message);
         return 0;
     case MIRROR_READ_REPLY:
         mirror_read_reply(m, k, &message, data, event->message.data_bytes);
@@ -496,7 +510,7 @@ int mirror_step(struct mirror *m, const struct mirror_event *event, uint64_t now
     mirror_run_ready(m);
     mirror_confirm_ask(m);
     mirror_ask(m);
-    if (m->draining && !m->drained && list_empty(&m->active)) {
+    if (m->draining && !m->drained && list_empty(&m->active) && !m->flush.busy) {
         m->drained = true;
         mirror_effects_add(out, MIRROR_EFFECT_DRAINED);
     }
@@ -507,7 +521,7 @@ int mirror_step(struct mirror *m, const struct mirror_event *event, uint64_t now
 
 uint64_t mirror_next_tick(const struct mirror *m)
 {
-    bool quiet = list_empty(&m->active) && list_empty(&m->waiting) && !m->pending_grow && !m->asked_isr &&
+    bool quiet = list_empty(&m->active) && list_empty(&m->waiting) && !m->flush.busy && !m->pending_grow && !m->asked_isr &&
                  !m->repair_count && !mirror_check_wanted(m);
     if (m->state == MIRROR_IDLE)
         return UINT64_MAX;

@@ -57,11 +57,17 @@ enum mirror_bug {
     MIRROR_BUG_CHECK_UNLOCKED = 1u << 14,   /* verify compares while writes are under way: it finds what is not there */
     MIRROR_BUG_LATE_COPY = 1u << 15,        /* a copy that a failed source may still send is forgotten (I8) */
     REPLICA_BUG_GROW_FORGETS = 1u << 31,    /* marks are lost when the metadata is made for a larger volume (I6, I9) */
+    MIRROR_BUG_FLUSH_HERE = 1u << 28,       /* a flush is answered when our own disk has flushed (I5) */
+    MIRROR_BUG_COLD_SOURCE = 1u << 29,      /* regions are copied from a member that may have lost its cache (I5) */
+    MIRROR_BUG_GROW_UNFLUSHED = 1u << 30,   /* a joiner counts before what it was given is durable there (I5) */
     REPLICA_BUG_NO_SEAL = 1u << 16,         /* accept lower epochs (I2) */
     REPLICA_BUG_NO_INTENT = 1u << 17,       /* data before intent */
     REPLICA_BUG_ACK_EARLY = 1u << 18,       /* ack before durable */
     REPLICA_BUG_NO_PROMISE = 1u << 19,      /* seal at once, whatever was promised (I7) */
     REPLICA_BUG_VOLATILE_DIRTY = 1u << 20,  /* dirty marks not waited for (I9) */
+    REPLICA_BUG_NO_BARRIER = 1u << 21,      /* intent bits cleared while their writes are in a volatile cache (I5) */
+    REPLICA_BUG_FLUSH_ERROR = 1u << 22,     /* a failed flush counts as done (I12) */
+    REPLICA_BUG_NEVER_COLD = 1u << 23,      /* a lost write cache is not told of (I5) */
     REPLICA_BUG_META_ERROR = 1u << 24,      /* metadata that could not be written count as durable (I12) */
     REPLICA_BUG_ONE_SLOT = 1u << 25,        /* the header is always written to the same slot (I13) */
     REPLICA_BUG_ANY_DISK = 1u << 26,        /* seals whatever incarnation the owner means (I11) */

@@ -25,10 +25,12 @@ static uint8_t places_of(const struct mirror_config *config)
 static void member_init(struct mirror *m, unsigned k, uint16_t nodeid, uint64_t incarnation)
 {
     struct member *member = &m->members[k];
-    struct bitmap carry = member->carry, todo = member->todo;
+    struct bitmap carry = member->carry, todo = member->todo, cold = member->cold;
     memset(member, 0, sizeof(*member));
     member->carry = carry;
     member->todo = todo;
+    member->cold = cold;
+    member_cold_clear(m, k);
     bitmap_zero(&member->carry);
     bitmap_zero(&member->todo);
     member->nodeid = nodeid;
@@ -76,6 +78,8 @@ static void mirror_resize(struct mirror *m, uint64_t size_bytes)
         maps[count++] = &m->dirty[k];
         maps[count++] = &m->members[k].carry;
         maps[count++] = &m->members[k].todo;
+        bitmap_done(&m->members[k].cold); /* made anew when first needed */
+        memset(&m->members[k].cold, 0, sizeof(m->members[k].cold));
     }
     for (unsigned i = 0; i < count; i++) {
         bitmap_done(maps[i]);
@@ -90,16 +94,20 @@ static void mirror_resize(struct mirror *m, uint64_t size_bytes)
 static void mirror_start(struct mirror *m)
 {
     m->state = MIRROR_SEALING;
+    m->sealing_since_us = m->now;
     m->mismatch = 0;
     m->sequence++; /* nothing of an earlier epoch is taken for ours */
     bitmap_zero(&m->unreconciled);
     m->asked_isr = 0;
     m->failed_sequence = 0;
     m->reconcile_retry_us = 0;
+    m->cached = true; /* an earlier owner's writes may not be flushed */
+    m->cache_lost = false;
     m->confirm_asked = m->confirm_wanted = 0; /* answers to an earlier epoch's questions are dropped */
     for (unsigned k = 0; k < MIRROR_REPLICAS_MAX; k++)
         bitmap_zero(&m->dirty[k]);
     for (unsigned k = 0; k < m->config.replica_count; k++) {
+        m->members[k].accepted = false;
         m->members[k].away_since_us = m->now;
         if (m->members[k].link_up)
             member_seal(m, k);
@@ -132,7 +140,9 @@ static void member_dropped(struct mirror *m, unsigned k)
                 op->merge_number = m->merge_number;
         }
     }
-    member_back_off(m, k, member->bad && member->bad_reason != MIRROR_ASK_MEMBER_AWAY);
+    member_back_off(m, k, member->bad && member->bad_reason != MIRROR_ASK_MEMBER_AWAY &&
+                              member->bad_reason != MIRROR_ASK_MEMBER_COLD);
+    member_cold_clear(m, k);
     member->bad = false;
     member_detach(m, k, member->state == MIRROR_MEMBER_REFUSED ? MIRROR_MEMBER_REFUSED : MIRROR_MEMBER_AWAY);
 }
@@ -143,6 +153,8 @@ static void member_grown(struct mirror *m, unsigned k, bool was_pending)
     member->bad = false;
     member->retry_us = 0;
     member->in_sync_since_us = m->now;
+    member->barrier = 0;
+    member_cold_clear(m, k);
     bitmap_zero(&m->dirty[k]);
     if (m->state == MIRROR_SEALING || !was_pending) {
         /* Not by our own resync: it must attach as a member does. */
@@ -246,6 +258,7 @@ static void config_changed(struct mirror *m, const struct mirror_config *config)
     }
     if (m->config.isr == m->places)
         m->failed_sequence = 0; /* each was copied to the others */
+    mirror_flush_forget(m, (uint8_t)~counted_mask(m));
     mirror_activate(m);
     mirror_check_all(m);
     mirror_check_readers(m); /* fewer may have to confirm */

@@ -114,8 +114,10 @@ static void reconcile_written(struct mirror *m, struct mirror_op *op)
 {
     uint64_t done = op->io_offset + op->io_length;
     for (uint32_t r = mirror_region(m, op->io_offset); r < m->regions && mirror_region_offset(m, r + 1) <= done; r++)
-        if (bitmap_clear(&m->unreconciled, r))
+        if (bitmap_clear(&m->unreconciled, r)) {
             m->reconciled_regions++;
+            mirror_cold_done(m, r);
+        }
     op->io_offset = done;
     op->read_tried = op->read_bad = 0;
     copy_drop_buffer(m, op);
@@ -173,12 +175,20 @@ void copy_written(struct mirror *m, struct mirror_op *op)
 
 /* ---- what is done in the background ---------------------------------------------------------------------------------- */
 
+/* Nobody to differ from, nobody who could have more; the others have it marked. */
+static void mirror_alone(struct mirror *m)
+{
+    bitmap_zero(&m->unreconciled);
+    for (unsigned k = 0; k < MIRROR_REPLICAS_MAX; k++)
+        member_cold_clear(m, k);
+}
+
 /* False: more to be done before anything else. */
 static bool reconcile_background(struct mirror *m)
 {
     bool alone = !(m->config.isr & (m->config.isr - 1));
     if (alone && !m->pending_grow && m->unreconciled.set && !mirror_copies(m, OP_RECONCILE, 0))
-        bitmap_zero(&m->unreconciled); /* nobody to differ from; the others have it marked */
+        mirror_alone(m);
     unsigned copies = mirror_copies(m, OP_RECONCILE, 0);
     if (m->unreconciled.set && m->now >= m->reconcile_retry_us) {
         for (uint32_t r = bitmap_next(&m->unreconciled, 0); r != BITMAP_NONE && copies < COPIES_MAX;

@@ -133,7 +133,12 @@ struct member {
     uint64_t in_sync_since_us;  /* 0: since before this mirror served */
     uint64_t merge_sent, merge_acked;
     uint64_t confirmed; /* the newest CONFIRM that it answered */
+    bool lost;           /* it may show what its disk does not have (a failed flush): copied, not compared */
+    bool accepted;       /* its last attachment was: what it continues is what we know */
     bool carry_reported;
+    struct bitmap cold;  /* in sync: regions where it may lack what was acknowledged, not yet made equal; words NULL: never any */
+    uint64_t barrier;    /* joining: number of the FLUSH before it counts, 0: none. From then on client flushes wait for it too */
+    bool barrier_done;
     struct bitmap carry; /* what it reported, while outside the ISR */
     struct bitmap todo;  /* regions still to be copied to it */
     uint32_t todo_total;
@@ -170,6 +175,14 @@ struct check {
 
 #define LINKS_MAX        128u
 #define SEQUENCE_BUCKETS 128u /* sequences of writes in flight are mostly neighbours: about one in each */
+/* A flush of clients: one barrier on all counted members at a time. Requests that come meanwhile wait for the next one. */
+struct mirror_flush {
+    bool busy;
+    uint64_t number, issued_us;
+    uint8_t need, acked, errors;
+    struct list served, next; /* of requests */
+};
+
 
 struct mirror {
     struct mirror_parameters parameters;
@@ -182,7 +195,7 @@ struct mirror {
     enum mirror_state state;
     bool activating; /* SEALING, all sealed: dirty marks are being merged */
     bool draining, drained;
-    uint64_t serving_since_us;
+    uint64_t sealing_since_us, serving_since_us;
     struct mirror_config config;
     uint8_t places;        /* bit k: config.replicas[k] is a replica, not an empty place */
     uint64_t fenced_epoch; /* not served at or below, whatever config says */
@@ -207,6 +220,10 @@ struct mirror {
     struct list active, unused, issued, ready, waiting;
     struct range_lock locks;
     struct list by_sequence[SEQUENCE_BUCKETS]; /* ops that replies to writes are for */
+    struct mirror_flush flush;
+    uint64_t flush_number; /* of the newest FLUSH sent */
+    bool cached;           /* a completed write may be in a member's volatile cache */
+    bool cache_lost;       /* what was acknowledged and not flushed is lost: the next flush says so */
     uint64_t retry_us;    /* something waits for a buffer or source */
     uint64_t tell_us;
     uint64_t reconcile_retry_us;
@@ -314,6 +331,26 @@ uint64_t mirror_complete_sequence(const struct mirror *m);
 void mirror_write_reply(struct mirror *m, unsigned k, const struct mirror_message *message);
 void mirror_read_reply(struct mirror *m, unsigned k, const struct mirror_message *message, struct mirror_data data,
                        uint32_t data_bytes);
+
+/* mirror_flush.c */
+void mirror_flush_init(struct mirror *m);
+void mirror_flush_add(struct mirror *m, struct mirror_request *request);
+void mirror_flush_check(struct mirror *m);
+/* The configuration changed, or k outside the in-sync set detached: it is waited for no more. */
+void mirror_flush_forget(struct mirror *m, uint8_t mask);
+/* k attached again: what it has not answered goes out again. */
+void mirror_flush_resend(struct mirror *m, unsigned k);
+void mirror_flush_reply(struct mirror *m, unsigned k, const struct mirror_message *message);
+void mirror_flush_stop(struct mirror *m, int status);
+void mirror_flush_expire(struct mirror *m);
+/* Before joining member k counts: all it was given is durable there. Sends the FLUSH when needed. */
+bool member_barrier(struct mirror *m, unsigned k);
+/* Cold regions (I5). */
+bool member_is_cold(const struct mirror *m, unsigned k, uint64_t offset, uint64_t length);
+void member_cold_add(struct mirror *m, unsigned k, const struct bitmap *regions);
+void member_cold_clear(struct mirror *m, unsigned k);
+/* The region is equal everywhere. */
+void mirror_cold_done(struct mirror *m, uint32_t region);
 
 /* mirror_copy.c */
 /* Before a request touches [offset, offset + length): copy what may differ there. False: no room, try later. */

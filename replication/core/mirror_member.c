@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define COLD_RETRY_US 100000u
+
 uint8_t mirror_syncing_mask(const struct mirror *m)
 {
     uint8_t mask = m->pending_grow;
@@ -80,8 +82,11 @@ void member_detach(struct mirror *m, unsigned k, enum mirror_member_state state)
     struct member *member = &m->members[k];
     uint8_t bit = (uint8_t)(1u << k);
     bool counted = (m->config.isr | m->pending_grow) & bit;
-    if (!counted)
+    if (!counted) {
         resync_stop(m, k);
+        member->barrier = 0;
+        mirror_flush_forget(m, bit);
+    }
     member->state = state;
     member->lease_sent_us = 0;
     member->merge_acked = 0;
@@ -179,21 +184,38 @@ static void member_catch_up_marks(struct mirror *m, unsigned k, const struct mir
 }
 
 /* While sealing: add what an in-sync member reports to what must be reconciled (I6) and marked (I9). */
-static void member_collect(struct mirror *m, const struct mirror_message *message)
+static void member_collect(struct mirror *m, unsigned k, const struct mirror_message *message)
 {
     const uint8_t *at = message->blob;
     for (unsigned i = 0; i < METADATA_BITMAPS; i++) {
-        if (i > 0 && m->places >> (i - 1) & 1 && message->dirty_incarnation[i - 1] != m->members[i - 1].incarnation)
+        if (i >= METADATA_DIRTY && i < METADATA_COLD && m->places >> (i - 1) & 1 &&
+            message->dirty_incarnation[i - 1] != m->members[i - 1].incarnation)
             m->mismatch |= (uint8_t)(1u << (i - 1));
         if (!(message->bitmaps >> i & 1))
             continue;
         bitmap_decode(&m->scratch, at);
         at += bitmap_bytes(m->regions);
-        if (i == 0)
+        if (i == METADATA_INTENT || i == METADATA_COLD)
             bitmap_or(&m->unreconciled, &m->scratch);
-        else if (m->places >> (i - 1) & 1)
+        if (i == METADATA_COLD)
+            member_cold_add(m, k, &m->scratch);
+        else if (i >= METADATA_DIRTY && m->places >> (i - 1) & 1)
             bitmap_or(&m->dirty[i - 1], &m->scratch);
     }
+}
+
+/* While we serve, a member of the ISR comes back from a loss of power with less than it acknowledged: it leaves the ISR and is
+ * repaired by a resync (I5). With nobody else in sync what its cache held is lost; the next flush says so. */
+static bool member_lost_cache(struct mirror *m, unsigned k, const struct mirror_message *message)
+{
+    bool counted = (m->config.isr | m->pending_grow) >> k & 1, collecting = m->state == MIRROR_SEALING && !m->activating;
+    if (!(message->bitmaps >> METADATA_COLD & 1) || !counted || (in_isr(m, k) && collecting))
+        return false;
+    if (m->config.isr == 1u << k) {
+        m->cache_lost |= !(message->flags & MIRROR_SEAL_CONTINUED);
+        return false;
+    }
+    return true;
 }
 
 int member_seal_reply(struct mirror *m, unsigned k, const struct mirror_message *message)
@@ -217,6 +239,15 @@ int member_seal_reply(struct mirror *m, unsigned k, const struct mirror_message 
     if (message->regions != m->regions || message->incarnation != member->incarnation)
         return -EPROTO;
     bool continued = message->flags & MIRROR_SEAL_CONTINUED;
+    if (member_lost_cache(m, k, message) && !(continued && member->accepted)) {
+        member->accepted = false; /* it will say that it continues what we refused here */
+        member_fail(m, k, MIRROR_ASK_MEMBER_COLD);
+        member_detach(m, k, MIRROR_MEMBER_AWAY);
+        member->retry_us = m->now + COLD_RETRY_US;
+        return 0;
+    }
+    member->accepted = true;
+    member->lost = message->bitmaps >> METADATA_COLD & 1;
     member->state = MIRROR_MEMBER_ATTACHED;
     member->lease_sent_us = member->seal_sent_us; /* sealing is an answer like that to a heartbeat */
     member->away_since_us = 0;
@@ -224,7 +255,7 @@ int member_seal_reply(struct mirror *m, unsigned k, const struct mirror_message 
     if (member->bad && member->bad_reason != MIRROR_ASK_MEMBER_ERROR)
         member->bad = false;
     if (in_isr(m, k) && m->state == MIRROR_SEALING && !m->activating) {
-        member_collect(m, message);
+        member_collect(m, k, message);
         member->merge_acked = member->merge_sent = m->merge_number;
         mirror_activate(m);
     } else if (in_isr(m, k) || m->pending_grow >> k & 1) {
@@ -233,6 +264,7 @@ int member_seal_reply(struct mirror *m, unsigned k, const struct mirror_message 
             member->state = MIRROR_MEMBER_SYNCING;
         member_resend(m, k, continued);
         mirror_confirm_again(m, k);
+        mirror_flush_resend(m, k);
         mirror_activate(m);
         mirror_check_all(m); /* marks that were awaited may be there already */
     } else {

@@ -94,14 +94,27 @@ void mirror_run_ready(struct mirror *m)
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
 
+/* Members in sync that have what was acknowledged there, as far as their caches are concerned (I5). */
+static uint8_t warm_mask(const struct mirror *m, const struct mirror_op *op)
+{
+    uint8_t warm = 0;
+    for (unsigned k = 0; k < m->config.replica_count; k++)
+        if (in_isr(m, k) && !member_is_cold(m, k, op->io_offset, op->io_length))
+            warm |= (uint8_t)(1u << k);
+    return warm;
+}
+
 int op_read_source(const struct mirror *m, const struct mirror_op *op)
 {
-    int found = (m->config.isr & ~op->read_tried) ? -1 : -2;
-    if (m->self >= 0 && in_isr(m, (unsigned)m->self) && !(op->read_tried >> m->self & 1) &&
-        member_attached(&m->members[m->self]))
+    uint8_t warm = warm_mask(m, op), eligible = (warm ? warm : m->config.isr) & (uint8_t)~op->read_tried;
+    /* A block that none of them can read: what is left of it makes it equal again; op_read() sees that it is told. */
+    if (!eligible && op->kind == OP_RECONCILE && op->io_length <= BLOCK_BYTES)
+        eligible = m->config.isr & (uint8_t)~op->read_tried;
+    int found = eligible ? -1 : -2;
+    if (m->self >= 0 && eligible >> m->self & 1 && member_attached(&m->members[m->self]))
         return m->self;
     for (unsigned k = 0; k < m->config.replica_count; k++)
-        if (in_isr(m, k) && !(op->read_tried >> k & 1) && member_attached(&m->members[k]))
+        if (eligible >> k & 1 && member_attached(&m->members[k]))
             return (int)k;
     return found;
 }
@@ -128,6 +141,8 @@ void op_read(struct mirror *m, struct mirror_op *op, struct mirror_data to)
     op->phase = OP_READING;
     op->issued_us = m->now;
     op->read_from = (unsigned)source;
+    uint8_t warm = warm_mask(m, op);
+    m->cache_lost |= warm && !(warm >> source & 1);
     struct mirror_message message = {.type = MIRROR_READ, .request = (uint64_t)op->turn << 32 | op->index,
                                      .offset_bytes = op->io_offset, .length_bytes = op->io_length};
     mirror_send(m, (unsigned)source, &message, source == m->self ? to : (struct mirror_data){0}, 0);
@@ -278,6 +293,16 @@ void op_send_write(struct mirror *m, struct mirror_op *op, unsigned k)
     mirror_send(m, k, &message, data, bytes ? (uint32_t)op->io_length : 0);
 }
 
+/* Does it have to be durable before it is acknowledged? With write-back only where the client says so, and for a comparison, on
+ * which others rely. A resync needs it never: a barrier comes before the joiner counts, and till then its intent bits tell. */
+static bool op_durable(const struct mirror *m, const struct mirror_op *op)
+{
+    if (op->kind == OP_RESYNC)
+        return false;
+    return !m->config.policy.write_back || op->kind == OP_COMPARE ||
+           (op->kind == OP_WRITE && op->request && op->request->flags & BLOCK_FUA);
+}
+
 /* The write phase of any op: io_* say what. */
 void op_write(struct mirror *m, struct mirror_op *op)
 {
@@ -289,6 +314,7 @@ void op_write(struct mirror *m, struct mirror_op *op)
     op->issued_us = m->now;
     op->acked = op->errors = 0;
     op->merge_number = 0;
+    op->io_flags = (op->io_flags & ~(uint32_t)BLOCK_FUA) | (op_durable(m, op) ? BLOCK_FUA : 0);
     if (op->kind == OP_RESYNC) {
         op->targets = op->need = op->joiners;
     } else if (op->kind == OP_REPAIR) {
@@ -317,6 +343,8 @@ static void op_finish(struct mirror *m, struct mirror_op *op, int status)
 {
     struct mirror_request *request = op->request;
     list_remove(&op->issued);
+    if (!(op->io_flags & BLOCK_FUA))
+        m->cached = true;
     if (op->kind >= OP_RECONCILE) {
         copy_written(m, op);
         return;
@@ -466,9 +494,9 @@ void mirror_pump(struct mirror *m)
 {
     while (m->state == MIRROR_SERVING && !m->draining && !list_empty(&m->waiting)) {
         struct mirror_request *request = list_first(&m->waiting, struct mirror_request, link);
-        if (request->operation == BLOCK_FLUSH) { /* every completed write is durable already (I5) */
+        if (request->operation == BLOCK_FLUSH) {
             list_remove(&request->link);
-            mirror_answer(m, request, 0);
+            mirror_flush_add(m, request);
             continue;
         }
         if (m->foreground >= m->parameters.requests_max)
@@ -491,6 +519,7 @@ void mirror_expire(struct mirror *m)
         release(m, &request->data);
         mirror_answer(m, request, -EAGAIN);
     }
+    mirror_flush_expire(m);
     list_foreach_safe(node, after, &m->active) {
         struct mirror_op *op = list_entry(node, struct mirror_op, link);
         struct mirror_request *request = op->request;

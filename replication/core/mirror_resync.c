@@ -49,7 +49,7 @@ void resync_begin(struct mirror *m, unsigned k)
     if (!mirror_bug(m, MIRROR_BUG_NO_RETURN_INTENT))
         bitmap_or(&member->todo, &member->carry);
     member->todo_total = member->todo.set;
-    member->sync = (struct sync_progress){.by_digest = member->todo.set == m->regions};
+    member->sync = (struct sync_progress){.by_digest = member->todo.set == m->regions && !member->lost};
     for (uint32_t r = bitmap_next(&member->todo, 0); r != BITMAP_NONE; r = bitmap_next(&member->todo, r + 1))
         member->sync.total += mirror_region_offset(m, r + 1) - mirror_region_offset(m, r);
     meter_start(&member->sync.meter, 0, m->now);
@@ -57,6 +57,7 @@ void resync_begin(struct mirror *m, unsigned k)
     member->progressed = false;
     member->merge_acked = 0;
     member->merge_sent = 0;
+    member->barrier = 0;
     for (unsigned j = 0; j < m->config.replica_count; j++) {
         if (j == k || in_isr(m, j) || !(m->places >> j & 1))
             continue;
@@ -150,6 +151,7 @@ static bool resync_start(struct mirror *m, unsigned k, uint32_t first, uint32_t 
             continue;
         if (j != k)
             (void)compare_pays(&m->members[j].sync, end - offset);
+        m->members[j].barrier = 0; /* what it brings wants another one */
         for (uint32_t r = first; r <= last; r++)
             bitmap_clear(&m->members[j].todo, r);
     }
@@ -177,7 +179,7 @@ void resync_continue(struct mirror *m, unsigned k)
             return;
         copies++;
     }
-    if (copies == 0 && !member->todo.set && member_merged(member) && !m->pending_grow)
+    if (copies == 0 && !member->todo.set && member_merged(member) && !m->pending_grow && member_barrier(m, k))
         resync_grow(m, k);
 }
 

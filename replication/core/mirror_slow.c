@@ -6,6 +6,8 @@
  * sent elsewhere: that disk may still write into the reader's memory when it wakes up; the request ends with the ownership. */
 #include "replication/core/mirror_internal.h"
 
+#define FLUSH_PATIENCE 4u /* times the patience with a write: a flush empties a whole cache */
+
 static uint64_t slow_us(const struct mirror *m)
 {
     return m->config.policy.slow_us ? m->config.policy.slow_us : m->parameters.write_timeout_us;
@@ -79,6 +81,15 @@ void mirror_check_slow(struct mirror *m)
             digest_slow(m, op);
     }
     resync_check_slow(m);
+    for (unsigned k = 0; m->flush.busy && k < m->config.replica_count; k++) {
+        bool waited = m->flush.need & ~m->flush.acked & (1u << k) && member_attached(&m->members[k]);
+        if (!waited || m->now < m->flush.issued_us + FLUSH_PATIENCE * slow_us(m))
+            continue;
+        if (!(counted_mask(m) >> k & 1))
+            late |= (uint8_t)(1u << k); /* joining */
+        else if (in_isr(m, k) && m->flush.acked & m->config.isr)
+            slow(m, k);
+    }
     for (unsigned k = 0; k < m->config.replica_count; k++)
         if (late >> k & 1) {
             member_back_off(m, k, true);

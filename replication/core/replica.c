@@ -16,7 +16,7 @@ static int replica_memory(struct replica *r)
         bad |= bitmap_init(&r->maps[i], r->regions);
     bad |= bitmap_init(&r->carry, r->regions) | bitmap_init(&r->hot, r->regions);
     bad |= bitmap_init(&r->hot_before, r->regions) | bitmap_init(&r->recent, r->regions);
-    bad |= bitmap_init(&r->scratch, r->regions);
+    bad |= bitmap_init(&r->clearing, r->regions) | bitmap_init(&r->scratch, r->regions);
     r->settled = calloc((r->regions + 63) / 64, sizeof(*r->settled));
     r->page_states = calloc((size_t)METADATA_BITMAPS * r->pages, sizeof(*r->page_states));
     r->batch = calloc(BATCH_PAGES, sizeof(*r->batch));
@@ -48,8 +48,9 @@ int replica_new(const struct replica_parameters *parameters, const uint8_t *imag
         replica_free(r);
         return -ENOMEM;
     }
+    uint32_t damaged = 0; /* of the last map: cold */
     for (unsigned i = 0; i < METADATA_BITMAPS; i++)
-        (void)metadata_bitmap_decode(image, image_bytes, i, header.incarnation, &r->maps[i]);
+        damaged = metadata_bitmap_decode(image, image_bytes, i, header.incarnation, &r->maps[i]);
     /* What was in flight when the last process ended is known only by its intent (I6). */
     bitmap_copy(&r->carry, &r->maps[SLOT_INTENT]);
     for (uint32_t i = 0; i < r->parameters.operations_max; i++) {
@@ -60,6 +61,7 @@ int replica_new(const struct replica_parameters *parameters, const uint8_t *imag
     r->promise.answered_us = parameters->now_us;
     r->promise.released = header.sealed_owner == parameters->nodeid && header.sealed_boot != parameters->boot;
     r->next_clear_us = parameters->now_us + r->parameters.intent_clear_us;
+    replica_machine_check(r, damaged);
     *ret_replica = r;
     return 0;
 }
@@ -74,6 +76,7 @@ void replica_free(struct replica *r)
     bitmap_done(&r->hot);
     bitmap_done(&r->hot_before);
     bitmap_done(&r->recent);
+    bitmap_done(&r->clearing);
     bitmap_done(&r->scratch);
     free(r->blob);
     free(r->settled);
@@ -132,6 +135,11 @@ static int on_message(struct replica *r, const struct mirror_event *event, uint6
         return 0;
     case MIRROR_RECONCILED:
         bitmap_zero(&r->carry);
+        for (uint32_t b = bitmap_next(&r->maps[SLOT_COLD], 0); b != BITMAP_NONE; b = bitmap_next(&r->maps[SLOT_COLD], b + 1))
+            replica_unmark(r, SLOT_COLD, b);
+        return 0;
+    case MIRROR_FLUSH:
+        replica_on_flush(r, from, &m, out);
         return 0;
     default:
         return -EPROTO;
@@ -139,7 +147,7 @@ static int on_message(struct replica *r, const struct mirror_event *event, uint6
 }
 
 /* Forget what is known to be complete everywhere: quickly for the report to the next owner, lazily for intent bits. */
-static void on_tick(struct replica *r, uint64_t now_us)
+static void on_tick(struct replica *r, uint64_t now_us, struct mirror_effects *out)
 {
     if (now_us >= r->next_hot_us && (r->hot.set || r->hot_before.set)) {
         r->next_hot_us = now_us + HOT_TURN_US;
@@ -153,14 +161,7 @@ static void on_tick(struct replica *r, uint64_t now_us)
     }
     if (now_us >= r->next_clear_us) {
         r->next_clear_us = now_us + r->parameters.intent_clear_us;
-        bitmap_or(&r->recent, &r->hot);
-        bitmap_or(&r->recent, &r->hot_before);
-        bitmap_or(&r->recent, &r->carry);
-        struct bitmap *intent = &r->maps[SLOT_INTENT];
-        for (uint32_t b = bitmap_next(intent, 0); b != BITMAP_NONE; b = bitmap_next(intent, b + 1))
-            if (!bitmap_test(&r->recent, b))
-                replica_unmark(r, SLOT_INTENT, b);
-        bitmap_zero(&r->recent);
+        replica_intent_clear(r, out);
     }
 }
 
@@ -205,11 +206,13 @@ int replica_step(struct replica *r, const struct mirror_event *event, uint64_t n
         replica_on_meta_done(r, event->meta_status, out);
         break;
     case MIRROR_EVENT_TICK:
-        on_tick(r, now_us);
+        on_tick(r, now_us, out);
         break;
     default:
         break; /* the mirror's */
     }
+    replica_machine_advance(r);
+    replica_flush_advance(r, out);
     replica_seal_advance(r, now_us, out);
     replica_metadata_flush(r, out);
     return result;
@@ -237,10 +240,11 @@ void replica_get_status(const struct replica *r, struct replica_status *ret_stat
         .sealed_epoch = r->header.sealed_epoch,
         .incarnation = r->header.incarnation,
         .owner = r->header.sealed_owner,
-        .failed = r->failed,
-        .waiting_for_lease = r->pending && !r->pending_saved && list_empty(&r->active),
+        .failed = replica_out(r),
+        .waiting_for_lease = r->pending && !r->pending_saved && replica_disk_quiet(r),
         .intent_regions = r->maps[SLOT_INTENT].set,
         .carry_regions = r->carry.set,
+        .cold_regions = r->maps[SLOT_COLD].set,
         .operations = operations,
     };
 }

@@ -5,7 +5,9 @@
  * out or been given back (I7) and no earlier write is on its way to the disk.
  *
  * For each write, in this order: intent bit of its regions and dirty bits of the replicas named by the owner durable in
- * the metadata (I9), data durable, ack (I5). Regions that may differ between members ("carry") are reported in the answer
+ * the metadata (I9), data done (durable when it says BLOCK_FUA), ack. An intent bit is cleared only after a flush barrier that
+ * began when all writes to its region were complete everywhere: so whatever this disk's cache may lose is named by an intent
+ * bit (I5). After its machine lost power those regions are "cold": reported so, until the owner has made them equal. Regions that may differ between members ("carry") are reported in the answer
  * to SEAL: all intent bits after a restart, else those of writes not known to be complete everywhere (I6). */
 #ifndef DIRECTOR_REPLICATION_REPLICA_H
 #define DIRECTOR_REPLICATION_REPLICA_H
@@ -25,6 +27,8 @@ struct replica_parameters {
     bool (*zero)(void *context, struct mirror_data data, uint64_t bytes); /* nothing but zeroes? NULL: not looked at */
     void *zero_context;
     uint64_t intent_clear_us;       /* how long an idle region keeps its intent bit. 0 = 5 s */
+    struct uuid machine;            /* boot of this machine (kernel's boot id): another one than before means cold caches */
+    bool barrier;                   /* something besides data waits for the barrier (checksums): one before each clearing */
     uint32_t planted_bugs;          /* tests only: REPLICA_BUG_* */
 };
 
@@ -33,10 +37,11 @@ struct replica_status {
     uint64_t sealed_epoch;
     uint64_t incarnation;
     uint16_t owner;          /* that it is sealed to */
-    bool failed;             /* metadata could not be written: out of service until restart */
+    bool failed;             /* metadata could not be written, or a flush failed: out of service until restart (I12) */
     bool waiting_for_lease;  /* a SEAL waits for a promise to run out */
     uint32_t intent_regions;
     uint32_t carry_regions;
+    uint32_t cold_regions;   /* may have lost what was acknowledged, with a write cache */
     uint32_t operations;     /* under way */
 };
 

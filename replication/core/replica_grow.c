@@ -17,7 +17,7 @@ void replica_set_room(struct replica *r, uint64_t data_bytes)
 /* Every set of regions, and the tables that go with them. Half of it done (no memory) is out of service. */
 static int rescale(struct replica *r, uint32_t regions, uint32_t factor)
 {
-    struct bitmap *working[] = {&r->carry, &r->hot, &r->hot_before, &r->recent, &r->scratch};
+    struct bitmap *working[] = {&r->carry, &r->hot, &r->hot_before, &r->recent, &r->clearing, &r->scratch};
     uint32_t pages = metadata_bitmap_pages(regions);
     struct page_state *states = calloc((size_t)METADATA_BITMAPS * pages, sizeof(*states));
     uint64_t *settled = calloc((regions + 63) / 64, sizeof(*settled));

@@ -11,9 +11,17 @@
 #define BATCH_PAGES          16u
 #define LINKS_MAX            128u
 
-enum { SLOT_INTENT = 0, SLOT_DIRTY = 1 };
-enum operation_kind { OPERATION_WRITE, OPERATION_READ, OPERATION_DIGEST, OPERATION_COPY, OPERATION_BITMAP };
-enum operation_state { OPERATION_WAIT_META, OPERATION_DISK };
+enum { SLOT_INTENT = METADATA_INTENT, SLOT_DIRTY = METADATA_DIRTY, SLOT_COLD = METADATA_COLD };
+enum operation_kind {
+    OPERATION_WRITE,
+    OPERATION_READ,
+    OPERATION_DIGEST,
+    OPERATION_COPY,
+    OPERATION_BITMAP,
+    OPERATION_FLUSH,   /* an owner's; waits for the writes that came before it */
+    OPERATION_BARRIER, /* our own, before intent bits are cleared */
+};
+enum operation_state { OPERATION_WAIT_META, OPERATION_WAIT_WRITES, OPERATION_DISK };
 
 struct operation {
     struct list link;
@@ -45,6 +53,7 @@ struct replica {
     struct bitmap carry;             /* may differ between members, since before this session or this process */
     struct bitmap hot, hot_before;   /* written in this session, perhaps not complete everywhere; before: up to turn_sequence */
     struct bitmap recent;            /* written since the last look at intent bits */
+    struct bitmap clearing;          /* intent bits that go when the barrier under way is done */
     struct bitmap scratch;
     uint8_t *blob;                   /* of SEAL_REPLY, made when first needed */
     uint64_t next_hot_us, next_clear_us;
@@ -61,6 +70,12 @@ struct replica {
     struct metadata_page *batch;
     uint8_t *image; /* of META_REPLACE, until META_DONE */
     bool failed;
+    bool flush_failed;      /* I12 */
+    bool cached;            /* a write without FUA is done, or may have been before we started: no barrier since */
+    bool barrier_busy;
+    bool machine_new;       /* header.machine is of an earlier boot; replaced when the cold marks are durable */
+    uint64_t machine_ticket, cached_ticket;
+    uint32_t flushes_waiting;
 
     /* The session with the owner of header.sealed_epoch. */
     bool attached;
@@ -87,6 +102,12 @@ static inline bool replica_bug(const struct replica *r, uint32_t which)
     return r->parameters.planted_bugs & which;
 }
 
+/* Out of service until restart. */
+static inline bool replica_out(const struct replica *r)
+{
+    return r->failed || r->flush_failed;
+}
+
 /* replica_operation.c */
 struct link_state *replica_link_find(struct replica *r, uint16_t nodeid, bool add);
 void replica_send(struct replica *r, uint16_t to, const struct mirror_message *message, struct mirror_data data,
@@ -105,6 +126,8 @@ void operation_answer(struct replica *r, struct operation *op, int status, struc
 void operation_disk(struct operation *op, struct mirror_effects *out);
 void operation_advance(struct replica *r, struct operation *op, struct mirror_effects *out);
 void operations_orphan(struct replica *r, struct mirror_effects *out);
+/* Is anything on its way to or from the data? Flushes do not count: they change nothing. */
+bool replica_disk_quiet(const struct replica *r);
 void replica_on_disk_done(struct replica *r, const struct mirror_event *event, struct mirror_effects *out);
 
 /* replica_metadata.c */
@@ -123,6 +146,17 @@ void replica_intent_settle(struct replica *r);
 
 /* replica_grow.c */
 void replica_grow(struct replica *r, uint64_t size_bytes, struct mirror_effects *out);
+
+/* replica_flush.c */
+void replica_machine_check(struct replica *r, uint32_t damaged_cold_pages);
+void replica_machine_advance(struct replica *r);
+/* A write without FUA: the ticket it has to wait for. */
+uint64_t replica_note_cached(struct replica *r);
+void replica_on_flush(struct replica *r, uint16_t from, const struct mirror_message *m, struct mirror_effects *out);
+void replica_flush_advance(struct replica *r, struct mirror_effects *out);
+void replica_flush_failed(struct replica *r);
+void replica_intent_clear(struct replica *r, struct mirror_effects *out);
+void replica_barrier_done(struct replica *r, int status);
 
 /* replica_seal.c */
 void replica_seal_advance(struct replica *r, uint64_t now_us, struct mirror_effects *out);

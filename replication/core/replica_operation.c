@@ -96,7 +96,7 @@ void operation_free(struct replica *r, struct operation *op, struct mirror_effec
 void operation_answer(struct replica *r, struct operation *op, int status, struct mirror_effects *out)
 {
     static const uint16_t types[] = {MIRROR_WRITE_REPLY, MIRROR_READ_REPLY, MIRROR_DIGEST_REPLY, MIRROR_COPY_REPLY,
-                                     MIRROR_BITMAP_REPLY};
+                                     MIRROR_BITMAP_REPLY, MIRROR_FLUSH_REPLY, 0};
     const struct mirror_message *m = &op->message;
     struct mirror_data none = {0};
     uint64_t bytes = op->kind == OPERATION_READ ? m->length_bytes : 0;
@@ -112,11 +112,23 @@ void operation_answer(struct replica *r, struct operation *op, int status, struc
 
 void operation_disk(struct operation *op, struct mirror_effects *out)
 {
-    bool read = op->kind != OPERATION_WRITE;
-    struct mirror_effect *effect = mirror_effects_add(out, op->kind == OPERATION_WRITE    ? MIRROR_EFFECT_DISK_WRITE
-                                                           : op->kind == OPERATION_DIGEST ? MIRROR_EFFECT_DISK_DIGEST
-                                                                                          : MIRROR_EFFECT_DISK_READ);
+    static const enum mirror_effect_type types[] = {
+        [OPERATION_WRITE] = MIRROR_EFFECT_DISK_WRITE,
+        [OPERATION_READ] = MIRROR_EFFECT_DISK_READ,
+        [OPERATION_DIGEST] = MIRROR_EFFECT_DISK_DIGEST,
+        [OPERATION_COPY] = MIRROR_EFFECT_DISK_READ,
+        [OPERATION_FLUSH] = MIRROR_EFFECT_DISK_FLUSH,
+        [OPERATION_BARRIER] = MIRROR_EFFECT_DISK_FLUSH,
+    };
+    struct mirror_effect *effect = mirror_effects_add(out, types[op->kind]);
     effect->disk.token = (uint64_t)op->turn << 32 | op->index;
+    op->state = OPERATION_DISK;
+    if (effect->type == MIRROR_EFFECT_DISK_FLUSH) {
+        effect->disk.operation = BLOCK_FLUSH;
+        effect->disk.flags = op->kind == OPERATION_BARRIER ? MIRROR_FLUSH_BARRIER : 0;
+        return;
+    }
+    bool read = op->kind != OPERATION_WRITE;
     effect->disk.operation = read ? BLOCK_READ : (enum block_operation)op->message.operation;
     effect->disk.flags = read ? 0 : op->message.io_flags;
     effect->disk.offset_bytes = op->message.offset_bytes;
@@ -124,7 +136,16 @@ void operation_disk(struct operation *op, struct mirror_effects *out)
     effect->disk.data = op->data;
     effect->disk.piece_bytes = op->message.piece_bytes;
     effect->disk.read_only = op->message.read_only;
-    op->state = OPERATION_DISK;
+}
+
+bool replica_disk_quiet(const struct replica *r)
+{
+    list_foreach(node, &r->active) {
+        const struct operation *op = list_entry(node, struct operation, link);
+        if (op->kind != OPERATION_FLUSH && op->kind != OPERATION_BARRIER)
+            return false;
+    }
+    return true;
 }
 
 /* The metadata is durable as far as op needs: go on. */
@@ -149,10 +170,13 @@ void operations_orphan(struct replica *r, struct mirror_effects *out)
 {
     list_foreach_safe(node, after, &r->active) {
         struct operation *op = list_entry(node, struct operation, link);
-        if (op->state == OPERATION_WAIT_META)
-            operation_free(r, op, out);
-        else
+        if (op->state == OPERATION_DISK) {
             op->orphan = true;
+            continue;
+        }
+        if (op->state == OPERATION_WAIT_WRITES)
+            r->flushes_waiting--;
+        operation_free(r, op, out);
     }
 }
 
@@ -166,6 +190,15 @@ void replica_on_disk_done(struct replica *r, const struct mirror_event *event, s
         ASSERT(!op->data.handle);
         op->data = event->disk.data;
     }
-    operation_answer(r, op, event->disk.status, out);
+    int status = event->disk.status;
+    if (op->kind == OPERATION_BARRIER)
+        replica_barrier_done(r, status);
+    else if (op->kind == OPERATION_FLUSH && status < 0 && !replica_bug(r, REPLICA_BUG_FLUSH_ERROR))
+        replica_flush_failed(r);
+    else if (op->kind == OPERATION_FLUSH && status < 0)
+        status = 0; /* the planted bug */
+    else if (op->kind == OPERATION_WRITE && !(op->message.io_flags & BLOCK_FUA))
+        r->cached = true;
+    operation_answer(r, op, status, out);
     operation_free(r, op, out);
 }

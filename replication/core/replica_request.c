@@ -9,7 +9,11 @@ static void write_mark(struct replica *r, struct operation *op)
     const struct mirror_message *m = &op->message;
     uint32_t first = (uint32_t)(m->offset_bytes / r->header.region_bytes);
     uint32_t last = (uint32_t)((m->offset_bytes + m->length_bytes - 1) / r->header.region_bytes);
+    if (!(m->io_flags & BLOCK_FUA))
+        op->ticket = replica_note_cached(r);
     for (uint32_t region = first; region <= last; region++) {
+        if (r->barrier_busy)
+            bitmap_clear(&r->clearing, region);
         bitmap_set(&r->hot, region);
         bitmap_set(&r->recent, region);
         if (!replica_bug(r, REPLICA_BUG_NO_INTENT))
@@ -37,7 +41,7 @@ void replica_on_write(struct replica *r, uint16_t from, const struct mirror_mess
     replica_note_complete(r, m->argument);
     struct operation *op = NULL;
     int refuse = 0;
-    if (r->failed)
+    if (replica_out(r))
         refuse = -EIO;
     else if (m->offset_bytes + m->length_bytes > r->header.size_bytes)
         refuse = -EPROTO;
@@ -50,6 +54,16 @@ void replica_on_write(struct replica *r, uint16_t from, const struct mirror_mess
     }
     write_mark(r, op);
     operation_advance(r, op, out);
+}
+
+/* After a failed flush: what the disk shows here may be older than what was acknowledged (I12). */
+static bool lost(const struct replica *r, const struct mirror_message *m)
+{
+    uint64_t last = (m->offset_bytes + m->length_bytes - 1) / r->header.region_bytes;
+    for (uint64_t region = m->offset_bytes / r->header.region_bytes; r->flush_failed && region <= last; region++)
+        if (bitmap_test(&r->maps[SLOT_COLD], (uint32_t)region))
+            return true;
+    return false;
 }
 
 /* From an in-sync member, at the owner's word: a write in our session with the owner, which gets the answer. These come in any
@@ -101,6 +115,7 @@ void replica_on_read(struct replica *r, uint16_t from, const struct mirror_messa
                                : m->type == MIRROR_DIGEST ? OPERATION_DIGEST
                                                           : OPERATION_COPY;
     int refuse = m->offset_bytes + m->length_bytes > r->header.size_bytes ? -EPROTO
+                 : lost(r, m)                                             ? -EIO
                  : !(op = operation_new(r, kind, from, m, data))          ? -ENOBUFS
                                                                           : 0;
     if (refuse) {
@@ -118,9 +133,9 @@ int replica_on_bitmap(struct replica *r, uint16_t from, const struct mirror_mess
     struct mirror_data none = {0};
     if (m->regions != r->regions)
         return -EPROTO;
-    struct operation *op = r->failed ? NULL : operation_new(r, OPERATION_BITMAP, from, m, none);
+    struct operation *op = replica_out(r) ? NULL : operation_new(r, OPERATION_BITMAP, from, m, none);
     if (!op) {
-        replica_reply(r, from, m, MIRROR_BITMAP_REPLY, r->failed ? -EIO : -ENOBUFS, none, 0, out);
+        replica_reply(r, from, m, MIRROR_BITMAP_REPLY, replica_out(r) ? -EIO : -ENOBUFS, none, 0, out);
         return 0;
     }
     bitmap_decode(&r->scratch, m->blob);

@@ -32,8 +32,8 @@ static void seal_answer(struct replica *r, struct mirror_effects *out)
     bitmap_or(&r->scratch, &r->hot_before);
     for (unsigned i = 0; i < METADATA_BITMAPS; i++) {
         const struct bitmap *map = i == 0 ? &r->scratch : &r->maps[i];
-        if (i > 0)
-            reply.dirty_incarnation[i - 1] = r->header.dirty_incarnation[i - 1];
+        if (i >= SLOT_DIRTY && i < SLOT_DIRTY + MIRROR_REPLICAS_MAX)
+            reply.dirty_incarnation[i - SLOT_DIRTY] = r->header.dirty_incarnation[i - SLOT_DIRTY];
         if (!map->set)
             continue;
         bitmap_encode(map, r->blob + reply.blob_bytes);
@@ -61,16 +61,16 @@ void replica_seal_advance(struct replica *r, uint64_t now_us, struct mirror_effe
     const struct mirror_message *m = &r->pending_seal;
     if (!r->pending)
         return;
-    if (r->failed) {
+    if (replica_out(r)) {
         seal_refuse(r, r->pending_from, m, -EIO, out);
         r->pending = false;
         return;
     }
     if (!r->pending_saved) {
-        if (promise_holds(r, now_us) || !list_empty(&r->active))
+        if (promise_holds(r, now_us) || !replica_disk_quiet(r))
             return;
         bool grow = m->size_bytes > r->header.size_bytes;
-        if (grow && r->batch_busy)
+        if (grow && (r->batch_busy || !list_empty(&r->active))) /* (a flush or barrier) */
             return; /* the file is replaced as a whole: nothing else is on its way to it */
         if (m->epoch != r->header.sealed_epoch || m->boot != r->header.sealed_boot) {
             r->header.sealed_epoch = m->epoch;

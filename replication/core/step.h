@@ -46,7 +46,7 @@ struct mirror_data {
 struct mirror_request {
     struct list link;
     enum block_operation operation;
-    uint32_t flags; /* enum block_request_flags; BLOCK_FUA is implied */
+    uint32_t flags; /* enum block_request_flags; BLOCK_FUA is implied unless the policy says write-back */
     uint64_t offset_bytes;
     uint64_t length_bytes;
     struct mirror_data data;    /* read: to fill; write: to store; compare_and_write: compare bytes, then write bytes */
@@ -125,8 +125,9 @@ enum mirror_effect_type {
     MIRROR_EFFECT_SEND,
     MIRROR_EFFECT_DISK_READ,  /* answered by DISK_DONE */
     MIRROR_EFFECT_DISK_DIGEST, /* read, hash each piece; answered by DISK_DONE with the digests (MIRROR_DIGEST_BYTES each) as data */
-    MIRROR_EFFECT_DISK_WRITE, /* operation BLOCK_WRITE or BLOCK_WRITE_ZEROES, always durable before DISK_DONE. BLOCK_WRITE
+    MIRROR_EFFECT_DISK_WRITE, /* operation BLOCK_WRITE or BLOCK_WRITE_ZEROES, with BLOCK_FUA durable before DISK_DONE. BLOCK_WRITE
                                  with flag BLOCK_MAY_UNMAP: blocks of zeroes within may be unmapped (thin stays thin) */
+    MIRROR_EFFECT_DISK_FLUSH, /* what was DONE before is durable at its DISK_DONE; flags: MIRROR_FLUSH_BARRIER */
     MIRROR_EFFECT_META_WRITE, /* pages, in any order, then one barrier; answered by one META_DONE */
     MIRROR_EFFECT_META_REPLACE, /* the whole file, all or nothing, durable before META_DONE */
     MIRROR_EFFECT_COMPLETE,
@@ -136,12 +137,17 @@ enum mirror_effect_type {
     MIRROR_EFFECT_STATE,    /* mirror_state() or its reason changed */
 };
 
+/* For DISK_FLUSH: with the data also what is kept about them (checksums at rest). Before intent bits are cleared. DISK_DONE may
+ * say -EAGAIN: not now, nothing is wrong. */
+#define MIRROR_FLUSH_BARRIER (1u << 8)
+
 enum mirror_ask_reason {
     MIRROR_ASK_MEMBER_AWAY,
     MIRROR_ASK_MEMBER_ERROR,
     MIRROR_ASK_MEMBER_SLOW,
     MIRROR_ASK_MEMBER_FOREIGN, /* another incarnation answers: not the disk that was in sync (I11) */
     MIRROR_ASK_MEMBER_SYNCED,
+    MIRROR_ASK_MEMBER_COLD, /* it lost its write cache with its machine's power (I5) */
 };
 
 struct mirror_effect {

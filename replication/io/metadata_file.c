@@ -1,3 +1,4 @@
+#include "replication/io/checksum_store.h"
 #include "replication/io/metadata_file.h"
 #include "replication/io/mirror_device.h"
 #include <errno.h>
@@ -54,6 +55,14 @@ static int sync_folder_of(const char *path)
     return result;
 }
 
+void mirror_replica_sums_path(const char *metadata_path, char *path, size_t size)
+{
+    size_t length = strlen(metadata_path), end = strlen(".meta");
+    if (length > end && strcmp(metadata_path + length - end, ".meta") == 0)
+        length -= end;
+    (void)snprintf(path, size, "%.*s.sums", (int)length, metadata_path);
+}
+
 int mirror_replica_create(const char *metadata_path, const struct mirror_replica_identity *identity, struct error *error)
 {
     struct metadata_header header = {.generation = 1, .volume_uuid = identity->volume_uuid,
@@ -74,6 +83,14 @@ int mirror_replica_create(const char *metadata_path, const struct mirror_replica
     if (!image)
         return error_set(error, -ENOMEM, "no memory for replica metadata %s", metadata_path);
     metadata_format(&header, image);
+    if (identity->checksum) { /* first: metadata are made last */
+        struct checksum_header sums = {.volume_uuid = identity->volume_uuid, .incarnation = identity->incarnation};
+        char path[4096];
+        mirror_replica_sums_path(metadata_path, path, sizeof(path));
+        int made = checksum_file_create(path, &sums, error);
+        if (made < 0)
+            return made;
+    }
     int fd = open(making, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return error_set(error, -errno, "cannot make replica metadata %s: %s", making, strerror(errno));
@@ -114,6 +131,10 @@ int mirror_replica_remove(const char *metadata_path, struct error *error)
 {
     if (unlink(metadata_path) < 0 && errno != ENOENT)
         return error_set(error, -errno, "cannot remove replica metadata %s: %s", metadata_path, strerror(errno));
+    char path[4096];
+    mirror_replica_sums_path(metadata_path, path, sizeof(path));
+    if (unlink(path) < 0 && errno != ENOENT)
+        return error_set(error, -errno, "cannot remove checksums %s: %s", path, strerror(errno));
     return 0;
 }
 

@@ -1,6 +1,8 @@
 /* Opening, the agent's side, closing. */
+#include "replication/io/checksum_device.h"
 #include "replication/io/mirror_device_private.h"
 #include <time.h>
+#include <unistd.h>
 
 uint64_t mirror_clock_us(void)
 {
@@ -20,13 +22,55 @@ static void metadata_written(struct metadata_file *file, int status)
         device_tell(d);
 }
 
+/* Which boot of the machine this is: another one means that volatile caches are gone. All zero where the kernel does not tell: then
+ * no loss of a cache is ever seen, so such a machine should not use write-back. */
+static struct uuid machine_boot(void)
+{
+    struct uuid uuid = {0};
+    char text[64] = "";
+    FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (!file)
+        return uuid;
+    if (fgets(text, sizeof(text), file))
+        text[strcspn(text, "\n")] = '\0';
+    fclose(file);
+    return uuid_parse(text, &uuid) == 0 ? uuid : (struct uuid){0};
+}
+
+/* Put the filter between the replica and its data, or see that none of another time is left. */
+static int device_open_checksum(struct mirror_device *d, const struct metadata_header *header, const uint8_t *image,
+                                uint64_t bytes, struct error *error)
+{
+    struct mirror_device_options *o = &d->options;
+    char path[4096];
+    struct bitmap intent;
+    mirror_replica_sums_path(o->metadata_path, path, sizeof(path));
+    if (!o->checksum) /* sums that are not kept up would condemn good data one day */
+        return unlink(path) < 0 && errno != ENOENT
+                   ? error_set(error, -errno, "cannot remove checksums %s: %s", path, strerror(errno)) : 0;
+    if (bitmap_init(&intent, metadata_regions(header)) < 0)
+        return error_set(error, -ENOMEM, "no memory for checksums %s", path);
+    (void)metadata_bitmap_decode(image, bytes, METADATA_INTENT, header->incarnation, &intent);
+    struct checksum_device_options options = {
+        .lower = o->data, .path = path, .region_bytes = header->region_bytes, .intent = &intent,
+        .header = {.volume_uuid = header->volume_uuid, .incarnation = header->incarnation},
+    };
+    int result = checksum_device_open(d->loop, &options, &d->checksum, error);
+    bitmap_done(&intent);
+    if (result == 0)
+        o->data = d->checksum;
+    return result;
+}
+
 static int device_open_replica(struct mirror_device *d, struct error *error)
 {
     const struct mirror_device_options *o = &d->options;
     const struct block_geometry *disk = &o->data->geometry;
     struct replica_parameters parameters = {.volume = o->volume, .zero = device_data_operations.zero, .nodeid = o->nodeid, .boot = o->boot,
                                             .now_us = mirror_clock_us(), .data_bytes = disk->size_bytes,
-                                            .intent_clear_us = o->intent_clear_ms * 1000ull};
+                                            .intent_clear_us = o->intent_clear_ms * 1000ull,
+                                            .barrier = o->checksum,
+                                            .machine = o->machine ? *o->machine : machine_boot()};
     struct metadata_header header;
     uint8_t *_cleanup_free_ image = NULL;
     uint64_t bytes;
@@ -45,6 +89,8 @@ static int device_open_replica(struct mirror_device *d, struct error *error)
         result = error_set(error, -EMEDIUMTYPE, "replica metadata %s belongs to another volume or size", o->metadata_path);
     else if ((result = replica_new(&parameters, image, bytes, &d->replica)) < 0)
         result = error_set(error, result, "replica metadata %s: %s", o->metadata_path, strerror(-result));
+    else
+        result = device_open_checksum(d, &header, image, bytes, error);
     if (result < 0)
         metadata_file_close(&d->metadata);
     return result;
@@ -201,6 +247,10 @@ void mirror_device_config(struct mirror_device *d, const struct mirror_config *c
     d->config = *config;
     if (config->size_bytes > d->block.geometry.size_bytes)
         d->block.geometry.size_bytes = config->size_bytes; /* requests beyond the old end wait until all are sealed */
+    if (config->policy.write_back)
+        d->block.geometry.capabilities |= BLOCK_CAP_WRITE_CACHE;
+    else
+        d->block.geometry.capabilities &= ~(uint32_t)BLOCK_CAP_WRITE_CACHE;
     device_run(d, false, &(struct mirror_event){.type = MIRROR_EVENT_CONFIG, .config = &d->config});
 }
 
@@ -224,6 +274,8 @@ void mirror_device_node_dead(struct mirror_device *d, uint16_t nodeid, uint64_t 
 
 void mirror_device_data_grown(struct mirror_device *d)
 {
+    if (d->checksum)
+        IGNORE_RESULT(block_device_refresh(d->checksum));
     if (d->replica)
         replica_set_room(d->replica, d->options.data->geometry.size_bytes);
 }

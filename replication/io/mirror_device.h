@@ -45,6 +45,7 @@ struct mirror_replica_identity {
     uint64_t incarnation; /* of this replica */
     /* Committed incarnations of all replicas at VolumeCreate. For a replica made later (a replaced disk) all zero. */
     uint64_t incarnations[MIRROR_REPLICAS_MAX];
+    bool checksum; /* the data are all zeroes: make an empty file of checksums too. false: they are made from the data at open */
 };
 
 /* Make the metadata file of a fresh replica, durably. Blocks: on a worker thread. 0; -EEXIST: it is there (it is left alone;
@@ -53,7 +54,9 @@ MUST_CHECK int mirror_replica_create(const char *metadata_path, const struct mir
                                      struct error *error);
 /* What a metadata file says. Blocks. 0, -ENOENT, -EBADMSG (both header slots bad: treat as blank), ... */
 MUST_CHECK int mirror_replica_check(const char *metadata_path, struct metadata_header *ret_header, struct error *error);
-/* Remove the metadata file; 0 also when it is not there. Blocks. */
+/* Where the checksums of a replica are: beside its metadata, <name>.sums for <name>.meta. */
+void mirror_replica_sums_path(const char *metadata_path, char *path, size_t size);
+/* Remove the metadata file and the checksums; 0 also when it is not there. Blocks. */
 MUST_CHECK int mirror_replica_remove(const char *metadata_path, struct error *error);
 
 /* How frames reach other nodes. */
@@ -85,12 +88,14 @@ struct mirror_device_options {
     uint64_t boot;         /* of this process */
     struct block_device *data; /* the replica's disk, at least size_bytes; owned from a successful open on. NULL: none here */
     const char *metadata_path; /* NULL exactly when data is NULL */
+    bool checksum; /* keep and verify checksums of the data (checksum_device.h). Opened without, those there are removed */
     struct mirror_transport transport;
     struct mirror_device_callbacks callbacks;
     struct mirror_pulses *pulses; /* heartbeats of the data links (mirror_pulse.h); outlives the device */
     uint64_t member_timeout_us; /* 0: default, see mirror.h */
     uint32_t requests_max;      /* 0: default */
     uint32_t intent_clear_ms;   /* 0: default */
+    const struct uuid *machine; /* tests: which boot of the machine this is; NULL: the kernel's boot id */
 };
 
 struct mirror_device_status {
@@ -100,6 +105,9 @@ struct mirror_device_status {
     uint64_t reads, writes;            /* requests completed as owner */
     uint64_t read_bytes, written_bytes;
     uint64_t metadata_writes;          /* barriers of the metadata file */
+    uint64_t checksum_errors;          /* blocks read here whose checksum was wrong, since it was opened */
+    uint64_t checksum_lost;            /* checksums that were damaged themselves */
+    uint32_t checksum_rebuild_regions; /* regions whose checksums are being made anew */
 };
 
 /* Home loop. Reads the metadata file (well under a MiB) before it returns. 0; -ENOENT, -EBADMSG: blank, see above;

@@ -1,4 +1,5 @@
 /* The data device below: an operation of the replica, in pieces as its geometry wants. */
+#include "replication/io/checksum_device.h"
 #include "replication/io/mirror_device_private.h"
 
 #define SPARSE_UNIT 4096u /* files have holes of whole blocks of this size */
@@ -13,7 +14,7 @@ static void disk_next(struct disk_operation *op)
     struct block_request *request = &op->request;
     uint64_t most = disk->geometry.max_transfer_bytes ? disk->geometry.max_transfer_bytes : MAX_TRANSFER;
     request->operation = op->operation;
-    request->flags = op->operation == BLOCK_READ ? 0 : op->flags | BLOCK_FUA; /* durable before the ack (I5) */
+    request->flags = op->operation == BLOCK_READ || op->operation == BLOCK_FLUSH ? 0 : op->flags;
     request->iov = NULL;
     request->iov_count = 0;
     if (op->operation == BLOCK_WRITE_ZEROES) {
@@ -26,15 +27,15 @@ static void disk_next(struct disk_operation *op)
         op->piece = data_zero_run(op->data, op->data_offset + op->done, op->piece, SPARSE_UNIT, &zero);
     if (zero) {
         request->operation = BLOCK_WRITE_ZEROES;
-        request->flags = BLOCK_FUA | BLOCK_MAY_UNMAP;
+        request->flags = (op->flags & BLOCK_FUA) | BLOCK_MAY_UNMAP;
     } else if (op->operation == BLOCK_WRITE_ZEROES && op->emulate) {
         op->piece = MIN(op->piece, ZERO_PIECE);
         request->operation = BLOCK_WRITE;
-        request->flags = BLOCK_FUA;
+        request->flags = op->flags & BLOCK_FUA;
         op->iov[0] = (struct iovec){d->zeroes, op->piece};
         request->iov = op->iov;
         request->iov_count = 1;
-    } else if (op->operation != BLOCK_WRITE_ZEROES) {
+    } else if (op->operation != BLOCK_WRITE_ZEROES && op->operation != BLOCK_FLUSH) {
         unsigned count = data_slice(op->data, op->data_offset + op->done, op->piece, NULL);
         if (count > op->iov_capacity) {
             op->iov = realloc(op->iov, count * sizeof(*op->iov));
@@ -47,7 +48,10 @@ static void disk_next(struct disk_operation *op)
     request->offset_bytes = op->offset + op->done;
     request->length_bytes = op->piece;
     request->done = disk_done;
-    block_device_submit(disk, request);
+    if (op->operation == BLOCK_FLUSH && op->barrier && d->checksum)
+        checksum_device_barrier(d->checksum, request);
+    else
+        block_device_submit(disk, request);
 }
 
 static void disk_finish(struct disk_operation *op, int status)
@@ -109,7 +113,8 @@ void device_disk_start(struct mirror_device *d, const struct mirror_effect *effe
     op->device = d;
     op->token = effect->disk.token;
     op->operation = effect->disk.operation;
-    op->flags = op->operation == BLOCK_WRITE_ZEROES ? effect->disk.flags & BLOCK_MAY_UNMAP : 0;
+    op->barrier = effect->disk.flags & MIRROR_FLUSH_BARRIER;
+    op->flags = effect->disk.flags & (BLOCK_FUA | (op->operation == BLOCK_WRITE_ZEROES ? BLOCK_MAY_UNMAP : 0));
     op->sparse = op->operation == BLOCK_WRITE && effect->disk.flags & BLOCK_MAY_UNMAP &&
                  d->options.data->geometry.capabilities & BLOCK_CAP_WRITE_ZEROES;
     op->offset = effect->disk.offset_bytes;
@@ -119,7 +124,7 @@ void device_disk_start(struct mirror_device *d, const struct mirror_effect *effe
     op->data = effect->disk.data.handle;
     op->data_offset = effect->disk.data.offset;
     op->original = NULL;
-    if (!op->data && op->operation != BLOCK_WRITE_ZEROES) {
+    if (!op->data && (op->operation == BLOCK_READ || op->operation == BLOCK_WRITE)) {
         op->data = data_new(&d->pool, op->length);
         ASSERT(op->data);
         op->brought = true;

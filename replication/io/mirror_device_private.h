@@ -45,7 +45,7 @@ struct disk_operation {
     uint32_t flags;
     uint64_t piece;
     bool sparse; /* a write whose blocks of zeroes become holes */
-    bool emulate;
+    bool emulate, barrier;
     struct iovec *iov;
     unsigned iov_capacity;
 };
@@ -87,6 +87,7 @@ struct mirror_device {
     struct replica *replica;
     struct metadata_file metadata;
     struct mirror_effects effects;
+    struct block_device *checksum; /* = options.data when it is the filter */
     struct mirror_pool pool;
     struct mirror_config config;
     bool running, closing, closed_data;
@@ -126,7 +127,7 @@ void device_request_try_finish(struct device_request *r);
 void device_request_data_released(void *context);
 
 /* mirror_device_disk.c */
-/* Effect DISK_READ or DISK_WRITE. */
+/* Effect DISK_READ, DISK_WRITE or DISK_FLUSH. */
 void device_disk_start(struct mirror_device *d, const struct mirror_effect *effect);
 
 /* mirror_device_digest.c */

@@ -24,6 +24,7 @@ static const char *ask_words(enum mirror_ask_reason reason)
     case MIRROR_ASK_MEMBER_SLOW: return "a replica does not answer in time";
     case MIRROR_ASK_MEMBER_FOREIGN: return "a replica's disk is not the one that was in sync";
     case MIRROR_ASK_MEMBER_SYNCED: return "a replica has caught up";
+    case MIRROR_ASK_MEMBER_COLD: return "a replica lost its write cache with its power";
     }
     return "unknown";
 }
@@ -75,6 +76,7 @@ static void perform(struct mirror_device *d, const struct mirror_effect *effect)
         break;
     case MIRROR_EFFECT_DISK_READ:
     case MIRROR_EFFECT_DISK_WRITE:
+    case MIRROR_EFFECT_DISK_FLUSH:
         device_disk_start(d, effect);
         break;
     case MIRROR_EFFECT_DISK_DIGEST:

@@ -1,4 +1,5 @@
 /* What it looks like from outside. */
+#include "replication/io/checksum_device.h"
 #include "replication/io/mirror_device_private.h"
 
 void mirror_device_get_status(const struct mirror_device *d, struct mirror_device_status *ret_status)
@@ -13,6 +14,13 @@ void mirror_device_get_status(const struct mirror_device *d, struct mirror_devic
     ret_status->read_bytes = d->read_bytes;
     ret_status->written_bytes = d->written_bytes;
     ret_status->metadata_writes = d->metadata_writes;
+    if (d->checksum) {
+        struct checksum_device_status sums;
+        checksum_device_get_status(d->checksum, &sums);
+        ret_status->checksum_errors = sums.errors;
+        ret_status->checksum_lost = sums.lost;
+        ret_status->checksum_rebuild_regions = sums.rebuild_regions;
+    }
 }
 
 static size_t add_nodes(const struct mirror_device *d, uint8_t mask, char *text, size_t size, size_t at)

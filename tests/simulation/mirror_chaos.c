@@ -100,6 +100,18 @@ void client_submit(unsigned n, bool read, uint32_t first, uint32_t count)
     step_mirror(n, &(struct mirror_event){.type = MIRROR_EVENT_REQUEST, .request = &op->request});
 }
 
+void client_flush(unsigned n)
+{
+    struct client_op *op = calloc(1, sizeof(*op));
+    op->flush = true;
+    op->node = n;
+    op->invoked = world.now_us;
+    op->request.operation = BLOCK_FLUSH;
+    op->next = nodes[n].ops;
+    nodes[n].ops = op;
+    step_mirror(n, &(struct mirror_event){.type = MIRROR_EVENT_REQUEST, .request = &op->request});
+}
+
 void client_turn(void)
 {
     struct mirror_status status;
@@ -122,7 +134,7 @@ void client_turn(void)
     if (queued >= 4)
         return;
     struct happening *h = plan(world.now_us, W_SUBMIT, n);
-    h->isr = read;
+    h->isr = chance(500) ? 2 : read;
     h->time = first;
     h->body_bytes = 1 + (uint32_t)rnd(3);
 }
@@ -150,7 +162,7 @@ void wear_turn(void)
         spare |= committed.isr >> k & 1 && committed.replicas[k].nodeid != n + 1;
     for (unsigned other = 0; other < NODES; other++)
         spare = spare && !nodes[other].bad[block];
-    if (spare && chance(4000)) {
+    if (spare && !convalescent && chance(4000)) {
         TRACE("block %u of node %u goes bad", block, n);
         nodes[n].bad[block] = true;
     }
@@ -170,13 +182,21 @@ void chaos_turn(void)
     if (calm)
         return;
     plan(world.now_us + 10000 + rnd(400000), W_CHAOS, SERVICE);
+    if (convalescent && healthy())
+        convalescent = false;
+    if (convalescent)
+        return;
+    if (write_back && healthy() && chance(5000)) {
+        crash(a, true);
+        return;
+    }
     switch (rnd(8)) {
     case 0:
     case 1:
-        crash(a, chance(5000));
+        crash(a, chance(5000) && !write_back);
         break;
     case 2: /* the whole site loses power */
-        for (unsigned n = 0; n < NODES && chance(5000); n++)
+        for (unsigned n = 0; n < NODES && !write_back && chance(5000); n++)
             crash(n, true);
         break;
     case 3: /* a flap */

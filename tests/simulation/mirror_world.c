@@ -11,7 +11,7 @@ struct cluster_link links[NODES + 1][NODES + 1];
 struct mirror_config committed;
 uint64_t incarnations[NODES];
 uint32_t next_tag;
-bool calm;
+bool calm, write_back, convalescent;
 uint32_t bugs;
 uint64_t patience_us;
 unsigned done_reads, done_writes, failed_ops, promotions, crashes;
@@ -106,6 +106,12 @@ struct happening *transmit(unsigned from, unsigned to, enum what what)
 
 static void op_done(struct client_op *op, int status)
 {
+    if (op->flush) {
+        TRACE("node %u flush -> %d", op->node, status);
+        if (status == 0)
+            durable_flushed(op->invoked);
+        return;
+    }
     for (uint32_t i = 0; i < op->count; i++) {
         uint32_t block = op->first + i;
         if (status)
@@ -114,6 +120,8 @@ static void op_done(struct client_op *op, int status)
             sim_history_read(&history, block, op->data->tags[i], op->invoked);
         else
             sim_history_written(&history, block, op->tag, op->invoked);
+        if (!op->read)
+            durable_written(block, op->tag, op->invoked);
     }
     TRACE("node %u %s blocks %u+%u tag %u -> %d%s", op->node, op->read ? "read" : "write", op->first, op->count,
           op->read && !status ? op->data->tags[0] : op->tag, status, "");
@@ -159,11 +167,16 @@ static void perform_send(unsigned n, const struct mirror_effect *e)
 static void perform_disk(unsigned n, const struct mirror_effect *e)
 {
     struct disk_write *d = calloc(1, sizeof(*d));
-    d->read = e->type != MIRROR_EFFECT_DISK_WRITE;
+    d->read = e->type == MIRROR_EFFECT_DISK_READ || e->type == MIRROR_EFFECT_DISK_DIGEST;
     if (e->type == MIRROR_EFFECT_DISK_DIGEST)
         d->digest = *e;
     d->token = e->disk.token;
     d->operation = e->disk.operation;
+    d->fua = e->disk.flags & BLOCK_FUA;
+    if (e->type == MIRROR_EFFECT_DISK_FLUSH) {
+        d->snapshot = malloc(sizeof(nodes[n].cache));
+        memcpy(d->snapshot, nodes[n].cache, sizeof(nodes[n].cache));
+    }
     d->offset = e->disk.offset_bytes;
     d->length = e->disk.length_bytes;
     d->data = e->disk.data.handle;
@@ -175,12 +188,45 @@ static void perform_disk(unsigned n, const struct mirror_effect *e)
     plan(world.now_us + 20 + rnd(chance(300) ? 20000 : 300), W_DISK, n)->disk = d;
 }
 
+static void disk_settle(struct disk_cache *block, uint32_t tag, uint64_t version)
+{
+    if (version <= block->stable_version)
+        return;
+    block->stable = tag;
+    block->stable_version = version;
+}
+
 void disk_apply(struct node *node, const struct disk_write *d, uint32_t blocks)
 {
-    for (uint32_t i = 0; i < blocks && !d->read; i++) {
-        node->bad[d->offset / BLOCK + i] = false;
-        node->disk[d->offset / BLOCK + i] =
-            d->operation == BLOCK_WRITE ? d->data->tags[d->data_offset / BLOCK + i] : 0;
+    for (uint32_t i = 0; i < BLOCKS && d->snapshot; i++)
+        disk_settle(&node->cache[i], d->snapshot[i].tag, d->snapshot[i].version);
+    for (uint32_t i = 0; i < blocks && !d->read && !d->snapshot; i++) {
+        uint32_t at = (uint32_t)(d->offset / BLOCK) + i;
+        struct disk_cache *block = &node->cache[at];
+        node->bad[at] = false;
+        node->disk[at] = block->tag = d->operation == BLOCK_WRITE ? d->data->tags[d->data_offset / BLOCK + i] : 0;
+        block->version++;
+        if (d->fua)
+            disk_settle(block, block->tag, block->version);
+    }
+}
+
+void disk_free(struct disk_write *d)
+{
+    sim_bytes_unref(&pool, d->data);
+    free(d->snapshot);
+    free(d);
+}
+
+/* The volatile cache is gone: of each block what was stable, or what happened to be written out. */
+static void disk_power_loss(struct node *node)
+{
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        struct disk_cache *block = &node->cache[i];
+        if (block->version != block->stable_version && chance(5000))
+            disk_settle(block, block->tag, block->version);
+        node->disk[i] = block->tag = block->stable;
+        block->version = block->stable_version;
     }
 }
 
@@ -202,8 +248,8 @@ static void perform(unsigned n, struct mirror_effects *effects)
     struct node *node = &nodes[n];
     for (unsigned i = 0; i < effects->count; i++) {
         const struct mirror_effect *e = &effects->items[i];
-        if (!calm && chance(4)) {
-            crash(n, chance(5000)); /* between any two effects */
+        if (!calm && !convalescent && chance(4)) {
+            crash(n, chance(5000) && (!write_back || healthy())); /* between any two effects */
             return;
         }
         switch (e->type) {
@@ -213,6 +259,7 @@ static void perform(unsigned n, struct mirror_effects *effects)
         case MIRROR_EFFECT_DISK_READ:
         case MIRROR_EFFECT_DISK_DIGEST:
         case MIRROR_EFFECT_DISK_WRITE:
+        case MIRROR_EFFECT_DISK_FLUSH:
             perform_disk(n, e);
             break;
         case MIRROR_EFFECT_META_WRITE:
@@ -304,6 +351,23 @@ void meta_replace(struct node *node, bool done)
     node->meta_whole = NULL;
 }
 
+bool healthy(void)
+{
+    struct mirror_status status;
+    unsigned owner = committed.owner - 1u;
+    for (unsigned n = 0; n < NODES; n++) {
+        if (memchr(nodes[n].bad, true, sizeof(nodes[n].bad)))
+            return false;
+        if (!nodes[n].up || nodes[n].paused || nodes[n].seen.isr_version != committed.isr_version)
+            return false;
+        for (unsigned other = 0; other <= NODES; other++)
+            if (other != n && (LINK(n, other).cut || !LINK(n, other).up))
+                return false;
+    }
+    mirror_get_status(nodes[owner].mirror, clock_of(owner), &status);
+    return status.state == MIRROR_SERVING && status.isr == (1u << NODES) - 1 && !status.suspended && !status.unreconciled_regions;
+}
+
 /* ---- nodes --------------------------------------------------------------------------------------------------------- */
 
 void crash(unsigned n, bool power)
@@ -317,11 +381,17 @@ void crash(unsigned n, bool power)
     node->up = false;
     for (struct disk_write *d = node->writing, *after; d; d = after) {
         after = d->next;
-        disk_apply(node, d, power ? (uint32_t)rnd(d->length / BLOCK + 1) : chance(5000) ? (uint32_t)(d->length / BLOCK) : 0);
-        sim_bytes_unref(&pool, d->data);
-        free(d);
+        d->fua = d->fua && chance(5000); /* seen, and perhaps not stable */
+        if (!d->snapshot)
+            disk_apply(node, d, power ? (uint32_t)rnd(d->length / BLOCK + 1) : chance(5000) ? (uint32_t)(d->length / BLOCK) : 0);
+        disk_free(d);
     }
     node->writing = NULL;
+    if (power) {
+        disk_power_loss(node);
+        node->machine++;
+        convalescent = write_back && !calm;
+    }
     for (unsigned i = 0; i < node->meta_count; i++) {
         struct metadata_page *page = &node->meta_pages[i];
         if (chance(5000))
@@ -375,6 +445,8 @@ void start(unsigned n)
     struct mirror_parameters mp = mirror_parameters_of(n);
     struct replica_parameters rp = {.volume = 7, .nodeid = (uint16_t)(n + 1), .boot = node->boot, .now_us = clock_of(n),
                                     .operations_max = 64, .intent_clear_us = 300000, .planted_bugs = bugs};
+    rp.machine.bytes[0] = (uint8_t)node->machine;
+    rp.machine.bytes[1] = (uint8_t)(n + 1);
     node->up = true;
     node->room = MAX(node->room, room_needed()); /* before it is opened */
     rp.data_bytes = node->room;

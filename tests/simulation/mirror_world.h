@@ -39,9 +39,16 @@ struct happening {
     uint8_t isr;
 };
 
+/* A block of a disk with a volatile cache: disk[] is what is seen, this what outlives the machine's power. */
+struct disk_cache {
+    uint32_t tag, stable; /* tag: as disk[] */
+    uint64_t version, stable_version;
+};
+
 struct disk_write {
     struct disk_write *next;
-    bool read;
+    bool read, fua;
+    struct disk_cache *snapshot; /* a flush: what it makes stable */
     struct mirror_effect digest; /* of a DISK_DIGEST, piece_bytes 0: none */
     uint64_t token, offset, length;
     enum block_operation operation;
@@ -52,7 +59,7 @@ struct disk_write {
 struct client_op {
     struct mirror_request request;
     struct client_op *next;
-    bool read;
+    bool read, flush;
     unsigned node;
     uint64_t boot, invoked;
     struct sim_bytes *data;
@@ -61,11 +68,12 @@ struct client_op {
 
 struct node {
     bool up, paused;
-    uint64_t boot, skew, tick_at, paused_at;
+    uint64_t boot, machine, skew, tick_at, paused_at;
     struct mirror *mirror;
     struct replica *replica;
     uint32_t disk[BLOCKS];
     bool bad[BLOCKS]; /* cannot be read until it is written */
+    struct disk_cache cache[BLOCKS];
     uint8_t *meta;
     struct disk_write *writing;
     struct metadata_page *meta_pages;
@@ -94,6 +102,8 @@ extern struct mirror_config committed;
 extern uint64_t incarnations[NODES];
 extern uint32_t next_tag;
 extern bool calm;
+extern bool write_back;   /* then power goes at one node at a time only, and nothing else fails until all is in sync again: */
+extern bool convalescent; /* what is acknowledged must survive that also unflushed */
 extern uint32_t bugs;
 extern uint64_t patience_us; /* of the service */
 extern unsigned done_reads, done_writes, failed_ops, promotions, crashes;
@@ -129,6 +139,9 @@ void link_make(unsigned a, unsigned b);
 /* NULL: there is no link. */
 struct happening *transmit(unsigned from, unsigned to, enum what what);
 void disk_apply(struct node *node, const struct disk_write *d, uint32_t blocks);
+void disk_free(struct disk_write *d);
+/* Serving, all in sync, up and connected. */
+bool healthy(void);
 void step_mirror(unsigned n, struct mirror_event *event);
 void step_replica(unsigned n, struct mirror_event *event);
 void step_both(unsigned n, struct mirror_event *event);
@@ -156,9 +169,16 @@ void config_spread(void);
 void watch(void);
 void asked(const struct happening *h);
 void client_submit(unsigned n, bool read, uint32_t first, uint32_t count);
+void client_flush(unsigned n);
 void client_turn(void);
 void chaos_turn(void);
 void wear_turn(void);
+
+/* mirror_durable.c: the end of a write-back run: I/O with flushes, then all power is lost. Whatever a flush covered is there. */
+void durable_begin(void);
+void durable_written(uint32_t block, uint32_t tag, uint64_t invoked);
+void durable_flushed(uint64_t invoked);
+void durable_check(uint32_t block, uint32_t tag);
 
 /* mirror_cluster_test.c */
 void happening_run(struct sim_world *unused, struct sim_event *event);

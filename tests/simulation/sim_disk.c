@@ -143,7 +143,7 @@ static void spoil_by_lot(struct sim_node *node, unsigned volume, const struct si
 {
     struct sim *sim = node->sim;
     struct sim_world *world = &sim->world;
-    if (!sim->mishaps || w->read || node->place != sim->mix.rot_place || !sim_chance(world, sim->mix.spoil))
+    if (!sim->mishaps || w->read || !blocks || node->place != sim->mix.rot_place || !sim_chance(world, sim->mix.spoil))
         return;
     uint32_t block = (uint32_t)(w->offset / SIM_BLOCK_BYTES + sim_random(world, blocks));
     if (sim_chance(world, 3000))
@@ -188,6 +188,8 @@ static void data_done(struct sim_world *world, struct sim_event *event)
     disk_unlink(disk, w);
     core.disk.token = w->token;
     core.disk.status = disk_fails(node) ? -EIO : 0;
+    if (w->operation == BLOCK_FLUSH && !node->data_broken)
+        core.disk.status = 0; /* one that fails takes the replica out until its node starts anew: only on purpose */
     if (w->digest.disk.piece_bytes) {
         bool bad[SIM_BLOCKS];
         for (uint32_t i = 0; i < SIM_BLOCKS; i++)
@@ -223,7 +225,7 @@ void sim_disk_submit(struct sim_node *node, unsigned volume, const struct mirror
     struct sim_disk_write *w = calloc(1, sizeof(*w));
     struct disk_event *done = disk_event_new(volume, data_done);
     ASSERT(w);
-    w->read = effect->type != MIRROR_EFFECT_DISK_WRITE;
+    w->read = effect->type == MIRROR_EFFECT_DISK_READ || effect->type == MIRROR_EFFECT_DISK_DIGEST;
     if (effect->type == MIRROR_EFFECT_DISK_DIGEST)
         w->digest = *effect;
     w->token = effect->disk.token;

@@ -214,6 +214,7 @@ static void perform(struct sim_node *node, unsigned volume, const struct mirror_
         case MIRROR_EFFECT_DISK_READ:
         case MIRROR_EFFECT_DISK_DIGEST:
         case MIRROR_EFFECT_DISK_WRITE:
+        case MIRROR_EFFECT_DISK_FLUSH:
             sim_disk_submit(node, volume, effect);
             break;
         case MIRROR_EFFECT_META_WRITE:
