@@ -231,7 +231,7 @@ void s32_bits_flip_on_the_wire(void **state)
 {
     (void)state;
     struct sim *sim = cluster(3, 3, 0);
-    sim->mix = (struct sim_mix){.wire = 40, .reads = 5000, .compares = 2000, .hot = 6000, .hot_blocks = 6, .client_us = 1000};
+    sim->mix = (struct sim_mix){.wire = 40, .reads = 5000, .compares = 1000, .hot = 500, .hot_blocks = 6, .client_us = 1000};
     sim->mishaps = true;
     sim_client_start(sim);
     sim_run(sim, 20000);

@@ -309,7 +309,8 @@ static void slow_member(uint32_t slow, bool hung)
         must_succeed(sim, writes(owner, 5), 1000);
         replica(sim, k)->slow = slow;
         replica(sim, k)->hung = hung;
-        must_succeed(sim, writes(owner, 5), 5000); /* it is left behind, I/O goes on */
+        for (unsigned i = 0; i < 8 && sim_volume(sim, 0)->isr == all; i++)
+            must_succeed(sim, writes(owner, 5), 10000); /* it is left behind, I/O goes on */
         assert_int_equal(sim_volume(sim, 0)->isr, all & ~(1u << k));
         for (unsigned i = 0; i < 20; i++)
             must_succeed(sim, writes(owner, 5 + i), 500); /* and fast */

@@ -390,10 +390,12 @@ static void closed(struct sim_node *node, uint64_t volume)
 static void unit_shut(struct sim_node *node, unsigned volume)
 {
     struct sim_unit *unit = &node->units[volume];
-    struct mirror_config none = {.epoch = unit->config.epoch, .isr_version = UINT64_MAX, .isr = 1, .replica_count = 1};
+    struct mirror_config none = volume_config(&unit->config);
     struct mirror_event event = {.type = MIRROR_EVENT_CONFIG, .config = &none};
     uint64_t life = node->life;
     SIM_LOG(node->sim, "node %u closes its replica of v%u", node->nodeid, volume);
+    none.isr_version = UINT64_MAX;
+    none.owner = 0;
     sim_unit_step_mirror(node, volume, &event);
     if (node->life != life)
         return;
