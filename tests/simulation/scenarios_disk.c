@@ -401,3 +401,28 @@ void s31_a_slow_member_that_is_needed_stays(void **state)
     assert_int_equal(sim_volume(sim, 0)->isr_version, version);
     happy_end(sim);
 }
+
+/* A write reaches one member alone, then that member and the owner die. When it returns, only its own intent bits tell of it (I6). */
+void a_returning_member_tells_what_it_alone_has(void **state)
+{
+    (void)state;
+    struct sim *sim = cluster(5, 3, 0);
+    struct sim_node *owner = sim_owner(sim, 0);
+    unsigned self = replica_of(sim, owner);
+    struct sim_node *has = replica(sim, (self + 1) % 3), *other = replica(sim, (self + 2) % 3);
+    struct sim_link *link = sim_link_between(sim, owner->place, other->place);
+    link->last_at[0] += 900000;
+    link->last_at[1] += 900000;
+    owner->hung = true;
+    struct sim_op *op = writes(owner, 100);
+    sim_run(sim, 50);
+    assert_int_equal(has->disks[0].blocks[100], op->tag);
+    assert_int_not_equal(other->disks[0].blocks[100], op->tag);
+    sim_node_crash(owner, SIM_CRASH_PROCESS);
+    sim_node_crash(has, SIM_CRASH_PROCESS);
+    wait_epoch(sim, 2, 8000);
+    assert_ptr_equal(sim_owner(sim, 0), other);
+    must_succeed(sim, writes(other, 5), 5000);
+    must_succeed(sim, reads(other, 100), 5000); /* as it was: now it must not come back */
+    happy_end(sim);
+}

@@ -22,7 +22,7 @@ static const struct {
     {"I4 a replica that is not in sync is promoted", "0:0:0x20", "s29_last_isr_member_dies"},
     {"I5 a replica acks before it is durable", "0x40000:0:0", "s31_hanging_disk_of_a_member"},
     {"I6 regions in flight served as they are", "4:0:0", "s1_owner_crashes_with_writes_in_flight"},
-    {"I6 what a returning member had in flight is ignored", "0x10:0:0", "s17_new_owner_dies_during_failover"},
+    {"I6 what a returning member had in flight is ignored", "0x10:0:0", "a_returning_member_tells_what_it_alone_has"},
     {"I6 data before intent", "0x20000:0:0", "s9_all_power_lost_all_return"},
     {"I6 a write answered with an error is told as complete", "0x100:0:0", "failed_writes_are_not_complete"},
     {"I7 reads without a lease", "8:0:0", "a_read_without_a_lease_would_be_stale"},

@@ -61,6 +61,7 @@
     X(two_promotions_to_one_epoch)                  \
     X(minority_acknowledges_no_change)              \
     X(a_joiner_that_failed_a_write_is_copied_again) \
+    X(a_returning_member_tells_what_it_alone_has)   \
     X(failed_writes_are_not_complete)               \
     X(promises_hold_back_the_next_owner)            \
     X(what_a_minority_says_is_not_current)          \
