@@ -327,6 +327,11 @@ static void a_replica_in_sync_keeps_its_incarnation(void **state)
     assert_int_equal(tree_volume_by_id(tree, 1)->isr_version, version + 1); /* else the mirrors would not take it over */
     assert_int_equal(apply(tree, COMMAND(VOLUME_INCARNATION, volume_incarnation, &body)), 0);
     assert_int_equal(tree_volume_by_id(tree, 1)->isr_version, version + 1);
+    body.incarnation = 78;
+    body.expect = 76; /* what was there before another disk came */
+    REFUSED(tree, -ESTALE, apply(tree, COMMAND(VOLUME_INCARNATION, volume_incarnation, &body)));
+    body.expect = 77;
+    assert_int_equal(apply(tree, COMMAND(VOLUME_INCARNATION, volume_incarnation, &body)), 0);
     tree_free(tree);
 }
 

@@ -350,6 +350,9 @@ int tree_volume_incarnation(struct tree_change *change)
     if (volume->isr >> body->replica & 1)
         return error_set(change->error, -EBUSY, "replica %u of volume '%s' is in sync: it must leave the in-sync set before it "
                          "gets another disk", body->replica, volume->name);
+    if (body->expect && body->incarnation != replica->incarnation && body->expect != replica->incarnation)
+        return error_set(change->error, -ESTALE, "replica %u of volume '%s' has another incarnation by now: look again", body->replica,
+                         volume->name);
     if (body->incarnation != replica->incarnation && !tree_volume_incarnation_new(volume, body->incarnation))
         return error_set(change->error, -ESTALE, "incarnation %" PRIx64 " of volume '%s' was used before: files of that time do not take "
                          "part any more, the replica must be made anew", body->incarnation, volume->name);

@@ -408,6 +408,7 @@ static void engine_blank_replica(void *context, uint64_t volume, uint32_t replic
     change.volume = volume;
     change.replica = replica;
     change.incarnation = incarnation;
+    change.expect = now->replicas[replica].incarnation;
     command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_INCARNATION;
     command.volume_incarnation = &change;
     plan_propose(node, &command, "new incarnation", "volume", volume);

@@ -190,6 +190,7 @@ void sim_control_blank(struct sim_node *node, unsigned place, unsigned replica, 
     change.volume = volume->id;
     change.replica = replica;
     change.incarnation = incarnation;
+    change.expect = volume->replicas[replica].incarnation;
     command.body_case = DIRECTOR__COMMAND__BODY_VOLUME_INCARNATION;
     command.volume_incarnation = &change;
     (void)sim_control_propose(node, &command, RSM_CHANGE_NONE, 0, SIM_PROPOSE_PLAN, 0);
