@@ -192,7 +192,27 @@ void scsi_block_read(struct scsi_task *task)
 
 static void verify_begin(struct scsi_task *task);
 
-/* WCE is 0, so each write is durable before it is answered (SBC-3 §6.5.6): FUA always. */
+/* SBC-3 §6.5.6, §4.15: without a write cache (WCE 0) each write is durable before it is answered. With one, those that ask for
+ * it by FUA are, and those that are verified; the others when SYNCHRONIZE CACHE is answered. */
+static uint32_t write_flags(const struct scsi_task *task)
+{
+    if (!(task->device->geometry.capabilities & BLOCK_CAP_WRITE_CACHE))
+        return BLOCK_FUA;
+    switch (task->cdb[0]) {
+    case SCSI_WRITE_6:
+    case SCSI_UNMAP:
+    case SCSI_WRITE_SAME_10:
+    case SCSI_WRITE_SAME_16:
+        return 0;
+    case SCSI_WRITE_VERIFY_10:
+    case SCSI_WRITE_VERIFY_12:
+    case SCSI_WRITE_VERIFY_16:
+        return BLOCK_FUA;
+    default:
+        return task->cdb[1] & 0x08 ? BLOCK_FUA : 0;
+    }
+}
+
 static void write_step(struct scsi_task *task)
 {
     if (task->index++)
@@ -208,7 +228,7 @@ static void write_step(struct scsi_task *task)
     }
     task->chunk_bytes = next_chunk(task, task->length_bytes, UINT32_MAX);
     submit(task, BLOCK_WRITE, task->offset_bytes + task->position_bytes, task->chunk_bytes,
-           task->buffer->data + task->position_bytes, BLOCK_FUA, write_step);
+           task->buffer->data + task->position_bytes, write_flags(task), write_step);
 }
 
 /* An initiator that offers fewer bytes than the CDB asks for: whole blocks are written and the residual says the rest; a
@@ -353,7 +373,7 @@ static void submit_zeroes(struct scsi_task *task, uint64_t offset, uint64_t leng
 {
     uint64_t most;
     enum block_operation operation = zero_operation(task, unmap, &most);
-    uint32_t flags = BLOCK_FUA | (operation == BLOCK_WRITE_ZEROES && unmap ? BLOCK_MAY_UNMAP : 0);
+    uint32_t flags = write_flags(task) | (operation == BLOCK_WRITE_ZEROES && unmap ? BLOCK_MAY_UNMAP : 0);
     uint64_t chunk = MIN(length, MIN(most, 1u << 30));
     task->chunk_bytes = (uint32_t)chunk;
     submit(task, operation, offset, chunk, operation == BLOCK_WRITE ? task->scratch->data : NULL, flags, step);
@@ -458,7 +478,7 @@ static void write_same_step(struct scsi_task *task)
         return;
     }
     task->chunk_bytes = next_chunk(task, task->length_bytes, task->scratch->capacity_bytes);
-    submit(task, BLOCK_WRITE, offset, task->chunk_bytes, task->scratch->data, BLOCK_FUA, write_same_step);
+    submit(task, BLOCK_WRITE, offset, task->chunk_bytes, task->scratch->data, write_flags(task), write_same_step);
 }
 
 void scsi_block_write_same(struct scsi_task *task)
@@ -506,7 +526,7 @@ static void compare_step(struct scsi_task *task)
         scsi_task_sense_information(task, SCSI_SENSE_MISCOMPARE, same);
         return;
     }
-    submit(task, BLOCK_WRITE, task->offset_bytes, size, task->buffer->data + size, BLOCK_FUA, scsi_task_good);
+    submit(task, BLOCK_WRITE, task->offset_bytes, size, task->buffer->data + size, write_flags(task), scsi_task_good);
 }
 
 static void submit_compare_and_write(struct scsi_task *task)
@@ -515,7 +535,7 @@ static void submit_compare_and_write(struct scsi_task *task)
     task->iov[0] = (struct iovec){task->buffer->data, size};
     task->iov[1] = (struct iovec){task->buffer->data + size, size};
     task->block.operation = BLOCK_COMPARE_AND_WRITE;
-    task->block.flags = BLOCK_FUA;
+    task->block.flags = write_flags(task);
     task->block.offset_bytes = task->offset_bytes;
     task->block.length_bytes = size;
     task->block.iov = task->iov;
@@ -561,7 +581,7 @@ static void orwrite_step(struct scsi_task *task)
     uint8_t *data = task->scratch->data;
     for (uint64_t i = 0; i < task->length_bytes; i++)
         data[i] |= with[i];
-    submit(task, BLOCK_WRITE, task->offset_bytes, task->length_bytes, data, BLOCK_FUA, scsi_task_good);
+    submit(task, BLOCK_WRITE, task->offset_bytes, task->length_bytes, data, write_flags(task), scsi_task_good);
 }
 
 /* SBC-3 §5.7 */

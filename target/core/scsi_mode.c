@@ -17,12 +17,14 @@ static uint32_t put_error_recovery(uint8_t *to, unsigned control)
     return 12;
 }
 
-/* SBC-3 §6.5.6. WCE = 0: a write is answered when it is durable on every in-sync replica. */
-static uint32_t put_caching(uint8_t *to)
+/* SBC-3 §6.5.6. WCE 0: a write is answered when it is durable on every in-sync replica; 1 (cache=write-back): when they have it. */
+static uint32_t put_caching(const struct scsi_unit *unit, uint8_t *to, unsigned control)
 {
     memset(to, 0, 20);
     to[0] = PAGE_CACHING;
     to[1] = 18;
+    if (control != CONTROL_CHANGEABLE && unit->device && unit->device->geometry.capabilities & BLOCK_CAP_WRITE_CACHE)
+        to[2] = 0x04;
     return 20;
 }
 
@@ -64,7 +66,7 @@ static uint32_t put_page(const struct scsi_unit *unit, uint8_t page, unsigned co
     case PAGE_ERROR_RECOVERY:
         return put_error_recovery(to, control);
     case PAGE_CACHING:
-        return put_caching(to);
+        return put_caching(unit, to, control);
     case PAGE_CONTROL:
         return put_control(unit, to, control);
     case PAGE_EXCEPTIONS:

@@ -111,6 +111,7 @@ struct scsi_unit {
     bool release;                          /* the session that holds the unit by RESERVE is gone, or a reset ended it */
     bool descriptor_sense, software_write_protect; /* control mode page */
     bool ejected;
+    bool write_cache; /* of the device, when it was last looked at */
     struct target_lu_stats stats;
 };
 

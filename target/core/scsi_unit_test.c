@@ -286,6 +286,40 @@ static uint8_t pr_out(struct fixture *f, unsigned nexus, uint8_t action, uint8_t
     return status_of(f, nexus, CDB(0x5f, action, type, 0, 0, 0, 0, 0, 24), list, 24);
 }
 
+/* WCE says so; FUA and verified writes go through the cache, SYNCHRONIZE CACHE empties it. */
+static void a_write_cache_is_shown_and_respected(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t data[512] = {0};
+    static const struct {
+        uint8_t cdb[SCSI_CDB_BYTES];
+        uint32_t cached, uncached;
+    } writes[] = {{{0x2a, 0, 0, 0, 0, 0, 0, 0, 1}, 0, BLOCK_FUA},
+                  {{0x2a, 0x08, 0, 0, 0, 0, 0, 0, 1}, BLOCK_FUA, BLOCK_FUA},
+                  {{0x2e, 0, 0, 0, 0, 0, 0, 0, 1}, BLOCK_FUA, BLOCK_FUA},
+                  {{0x0a, 0, 0, 0, 1}, 0, BLOCK_FUA}};
+    for (unsigned cache = 0; cache < 2; cache++) {
+        struct run run;
+        if (cache)
+            f->device.device.geometry.capabilities |= BLOCK_CAP_WRITE_CACHE;
+        execute(f, &run, 0, CDB(0x1a, 0x08, 0x08, 0, 24), NULL, 24);
+        assert_int_equal(run.task.buffer->data[4 + 2] & 0x04, cache ? 0x04 : 0);
+        end(f, &run);
+        for (unsigned i = 0; i < ARRAY_SIZE(writes); i++) {
+            begin(f, &run, 0, writes[i].cdb, data, 512);
+            assert_int_equal(f->device.count, 1);
+            assert_int_equal(f->device.held[0]->flags & BLOCK_FUA, cache ? writes[i].cached : writes[i].uncached);
+            test_device_drain(&f->device);
+            assert_int_equal(run.task.status, SCSI_GOOD);
+            end(f, &run);
+        }
+        begin(f, &run, 0, CDB(0x35), NULL, 0);
+        assert_int_equal(f->device.held[0]->operation, BLOCK_FLUSH);
+        test_device_drain(&f->device);
+        end(f, &run);
+    }
+}
+
 static void persistent_reservation_keeps_others_out(void **state)
 {
     struct fixture *f = *state;
@@ -467,6 +501,7 @@ int main(void)
         TEST(compare_and_write_holds_overlapping_writes),
         TEST(block_errors_become_sense),
         TEST(attention_is_reported_once_and_not_by_inquiry),
+        TEST(a_write_cache_is_shown_and_respected),
         TEST(persistent_reservation_keeps_others_out),
         TEST(reservations_survive_their_bytes),
         TEST(reserve_ends_with_its_nexus),

@@ -275,6 +275,10 @@ int target_set_lu_state(struct target *target, uint64_t volume_id, enum target_l
     lu->owner = owner;
     lu->epoch = epoch;
     lu->unit.device = device;
+    bool write_cache = device ? device->geometry.capabilities & BLOCK_CAP_WRITE_CACHE : lu->unit.write_cache;
+    if (write_cache != lu->unit.write_cache) /* WCE of the caching mode page */
+        scsi_unit_attention(&lu->unit, SCSI_UA_MODE_CHANGED, NULL);
+    lu->unit.write_cache = write_cache;
     lu->unit.owner = owner;
     lu->unit.has_owner = state != TARGET_LU_TRANSITION;
     if (changed)
