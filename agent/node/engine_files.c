@@ -100,6 +100,7 @@ void engine_files_make(uv_work_t *work)
     /* Metadata is made last: with it there, or damaged, or recorded, this replica existed before. */
     if (!recorded && checked == -ENOENT) {
         identity.incarnation = committed;
+        identity.checksum = volume->policy.checksum; /* nothing was ever written to its data */
         /* One that is made later knows nothing of the others' marks: they are sent to it while it is synced. */
         for (unsigned i = 0; i < volume->replica_count && volume->isr >> unit->work_config.replica & 1; i++)
             identity.incarnations[i] = volume->replicas[i].incarnation;

@@ -216,6 +216,7 @@ static void unit_made(uv_work_t *work, int status)
         .boot = engine->options.boot,
         .data = data,
         .metadata_path = unit->metadata_path,
+        .checksum = unit->config.volume.policy.checksum,
         .pulses = engine->pulses,
         .transport = {.context = unit, .send = transport_send, .reset = transport_reset},
         .callbacks = {.context = unit, .ask_isr = device_ask_isr, .state = device_state},
