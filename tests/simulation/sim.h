@@ -173,11 +173,19 @@ void sim_log_disk_done(struct sim_log_disk *disk);
 struct sim_disk_write {
     struct sim_disk_write *next;
     bool read;
+    bool fua;
+    struct sim_cached *snapshot; /* a flush: what it makes stable */
     uint64_t token, offset, length;
     enum block_operation operation;
     struct sim_bytes *data;
     uint64_t data_offset;
     struct mirror_effect digest; /* of a DISK_DIGEST, piece_bytes 0: none */
+};
+
+/* A block behind a volatile write cache: sim_disk.blocks is what is seen, this what outlives the machine's power. */
+struct sim_cached {
+    uint32_t tag, stable; /* tag: as seen */
+    uint64_t version, stable_version;
 };
 
 /* What became of a block on the medium. The checksums at rest find a ROTTEN one: rot, a write that was lost or went elsewhere. */
@@ -187,6 +195,7 @@ enum sim_block_state { SIM_BLOCK_GOOD, SIM_BLOCK_UNREADABLE, SIM_BLOCK_ROTTEN };
 struct sim_disk {
     bool data_there, meta_there;
     uint32_t blocks[SIM_BLOCKS];
+    struct sim_cached cache[SIM_BLOCKS];
     uint8_t states[SIM_BLOCKS]; /* enum sim_block_state; a write makes it good again */
     uint8_t *meta;
     uint64_t sealed; /* epoch in the header, since a barrier confirmed it: it never goes back (I2, I13) */
@@ -338,6 +347,7 @@ struct sim_node {
     bool member;    /* was told to join */
     bool up, paused;
     uint64_t life, boot, skew_us;
+    uint64_t machine; /* boot of the machine: another one after each loss of power */
     int drift_ppm;    /* its monotonic clock is so much faster */
     int64_t wall_us;  /* its wall clock is so far off */
     uint64_t mail_at[2]; /* of the last mail to each thread */

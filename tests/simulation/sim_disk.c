@@ -94,13 +94,48 @@ static uint64_t disk_time(struct sim_node *node)
     return time * MAX(node->slow, 1u);
 }
 
+static void disk_settle(struct sim_cached *block, uint32_t tag, uint64_t version)
+{
+    if (version <= block->stable_version)
+        return;
+    block->stable = tag;
+    block->stable_version = version;
+}
+
 static void disk_apply(struct sim_disk *disk, const struct sim_disk_write *w, uint32_t blocks)
 {
-    for (uint32_t i = 0; i < blocks && !w->read; i++) {
-        disk->blocks[w->offset / SIM_BLOCK_BYTES + i] =
-            w->operation == BLOCK_WRITE ? w->data->tags[w->data_offset / SIM_BLOCK_BYTES + i] : 0;
-        disk->states[w->offset / SIM_BLOCK_BYTES + i] = SIM_BLOCK_GOOD;
+    for (uint32_t i = 0; i < SIM_BLOCKS && w->snapshot; i++)
+        disk_settle(&disk->cache[i], w->snapshot[i].tag, w->snapshot[i].version);
+    for (uint32_t i = 0; i < blocks && !w->read && !w->snapshot; i++) {
+        uint32_t at = (uint32_t)(w->offset / SIM_BLOCK_BYTES) + i;
+        struct sim_cached *block = &disk->cache[at];
+        disk->blocks[at] = block->tag = w->operation == BLOCK_WRITE ? w->data->tags[w->data_offset / SIM_BLOCK_BYTES + i] : 0;
+        disk->states[at] = SIM_BLOCK_GOOD;
+        block->version++;
+        if (w->fua)
+            disk_settle(block, block->tag, block->version);
     }
+}
+
+/* The volatile cache is gone: of each block what was stable, or what happened to be written out. */
+static void disk_power_loss(struct sim_world *world, struct sim_disk *disk)
+{
+    for (uint32_t i = 0; i < SIM_BLOCKS; i++) {
+        struct sim_cached *block = &disk->cache[i];
+        if (block->version == block->stable_version)
+            continue;
+        if (sim_chance(world, 5000))
+            disk_settle(block, block->tag, block->version);
+        disk->blocks[i] = block->tag = block->stable;
+        block->version = block->stable_version;
+    }
+}
+
+static void write_free(struct sim *sim, struct sim_disk_write *w)
+{
+    sim_bytes_unref(&sim->data, w->data);
+    free(w->snapshot);
+    free(w);
 }
 
 static void disk_unlink(struct sim_disk *disk, struct sim_disk_write *w)
@@ -200,12 +235,12 @@ static void data_done(struct sim_world *world, struct sim_event *event)
         sim_bytes_ref(w->data);
         core.disk.data.handle = w->data;
     }
-    disk_apply(disk, w, core.disk.status ? (uint32_t)sim_random(world, blocks + 1) : blocks);
+    if (!w->snapshot || core.disk.status == 0)
+        disk_apply(disk, w, core.disk.status ? (uint32_t)sim_random(world, blocks + 1) : blocks);
     if (w->read && w->data && core.disk.status == 0)
         core.disk.status = read_blocks(node, disk, w, blocks);
     spoil_by_lot(node, volume, w, blocks);
-    sim_bytes_unref(&sim->data, w->data);
-    free(w);
+    write_free(sim, w);
     free(done);
     sim_unit_step_replica(node, volume, &core);
 }
@@ -230,6 +265,12 @@ void sim_disk_submit(struct sim_node *node, unsigned volume, const struct mirror
         w->digest = *effect;
     w->token = effect->disk.token;
     w->operation = effect->disk.operation;
+    w->fua = effect->disk.flags & BLOCK_FUA;
+    if (effect->type == MIRROR_EFFECT_DISK_FLUSH) {
+        w->snapshot = malloc(sizeof(node->disks[volume].cache));
+        ASSERT(w->snapshot);
+        memcpy(w->snapshot, node->disks[volume].cache, sizeof(node->disks[volume].cache));
+    }
     w->offset = effect->disk.offset_bytes;
     w->length = effect->disk.length_bytes;
     w->data = effect->disk.data.handle;
@@ -310,10 +351,13 @@ void sim_disk_crash(struct sim_node *node, unsigned volume, bool power)
         struct sim_disk_write *w = disk->writing;
         uint32_t blocks = (uint32_t)(w->length / SIM_BLOCK_BYTES);
         disk->writing = w->next;
-        disk_apply(disk, w, power ? (uint32_t)sim_random(world, blocks + 1) : sim_chance(world, 5000) ? blocks : 0);
-        sim_bytes_unref(&node->sim->data, w->data);
-        free(w);
+        w->fua = w->fua && sim_chance(world, 5000); /* seen, and perhaps not stable */
+        if (!w->snapshot)
+            disk_apply(disk, w, power ? (uint32_t)sim_random(world, blocks + 1) : sim_chance(world, 5000) ? blocks : 0);
+        write_free(node->sim, w);
     }
+    if (power)
+        disk_power_loss(world, disk);
     for (unsigned i = 0; i < disk->meta_count; i++) {
         const struct metadata_page *page = &disk->meta_pages[i];
         bool torn = power && (node->tear || sim_chance(world, 2000));
@@ -332,6 +376,7 @@ void sim_disk_format(struct sim_disk *disk, const struct metadata_header *header
 {
     memset(disk->blocks, 0, sizeof(disk->blocks));
     memset(disk->states, 0, sizeof(disk->states));
+    memset(disk->cache, 0, sizeof(disk->cache));
     disk->sealed = 0;
     free(disk->meta);
     disk->meta = malloc(metadata_file_bytes(metadata_regions(header)));
@@ -344,6 +389,7 @@ void sim_disk_lose(struct sim_disk *disk)
 {
     memset(disk->blocks, 0, sizeof(disk->blocks));
     memset(disk->states, 0, sizeof(disk->states));
+    memset(disk->cache, 0, sizeof(disk->cache));
     disk->sealed = 0;
     free(disk->meta);
     disk->meta = NULL;

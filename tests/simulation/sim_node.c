@@ -159,6 +159,7 @@ void sim_node_crash(struct sim_node *node, enum sim_crash crash)
 {
     struct sim *sim = node->sim;
     bool power = crash == SIM_CRASH_POWER;
+    node->machine += power;
     if (!node->up) {
         if (power)
             sim_bus_stop(node);

@@ -340,6 +340,8 @@ static void opened(struct sim_node *node, uint64_t volume)
     struct replica_parameters replica = {.volume = unit->config.id, .nodeid = node->nodeid, .boot = node->boot,
                                          .now_us = sim_clock_us(node), .operations_max = 64, .intent_clear_us = 300000,
                                          .planted_bugs = bugs};
+    replica.machine.bytes[0] = (uint8_t)node->machine;
+    replica.machine.bytes[1] = node->nodeid;
     int result = replica_new(&replica, node->disks[volume].meta, metadata_file_bytes(SIM_REGIONS), &unit->core);
     if (result < 0) {
         sim_violate(&sim->world, "node %u cannot open its metadata of v%u: %d", node->nodeid, (unsigned)volume, result);
