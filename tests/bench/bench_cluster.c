@@ -144,12 +144,14 @@ static void node_open(struct bench_cluster *c)
         identity.incarnations[k] = INCARNATION(k);
     (void)snprintf(path, sizeof(path), "%s/bench.meta", folder);
     (void)unlink(path);
+    identity.checksum = c->options.checksum && !c->options.foreign;
     must(mirror_replica_create(path, &identity, &error), &error);
     c->pulses = mirror_pulses_new();
     struct mirror_device_options options = {
         .pulses = c->pulses,
         .volume = VOLUME, .volume_uuid = {{VOLUME}}, .size_bytes = c->options.size_bytes, .block_bytes = 4096,
         .nodeid = (uint16_t)(c->index + 1), .boot = c->index + 1, .data = data, .metadata_path = path,
+        .checksum = c->options.checksum,
         .transport = {c, transport_send, transport_reset}, .callbacks = {.context = c, .ask_isr = asked},
     };
     must(mirror_device_open(&c->loop, &options, &c->device, &error), &error);

@@ -17,6 +17,7 @@ struct bench_cluster_options {
     uint64_t size_bytes;
     uint8_t isr;         /* at first; 0: all */
     struct mirror_policy policy;
+    bool checksum; /* at rest */
     bool filled;         /* the data are there before, and no intent bit is set */
     bool foreign;        /* the last replica has another disk than the others know of: all of the data are there before, the same on
                             all but for every 16th MiB on that one, and nobody knows which */

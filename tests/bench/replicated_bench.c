@@ -41,6 +41,7 @@ int main(int argc, char **argv)
                                             .size_bytes = (uint64_t)atoi(argv[6]) << 20};
     options.policy.write_back = strstr(argv[1], "+wb");
     options.policy.verified_reads = strstr(argv[1], "+verified");
+    options.checksum = strstr(argv[1], "+sum");
     options.filled = strstr(argv[1], "+cold");
     (void)snprintf(bench.prefix, sizeof(bench.prefix), "%s %s %u", argv[1], argv[2], MAX(options.replicas, 1u));
     bench.seconds = atof(argv[7]);
