@@ -145,3 +145,28 @@ for slots in 0 1 '0 1'; do
     fi
 done
 judge
+
+use vol4 checksum=on
+say "-- 11: bits rot on a disk, and there are checksums"
+client() { tb exec client -- timeout 20 qemu-io -f raw -c "$1" "$(url "$witness")" >"$OUT/qemu-io" 2>&1 && ! grep -q 'verification failed' "$OUT/qemu-io"; }
+# byte NODE OFFSET VALUE: the replica's file has it there; rot NODE OFFSET changes it.
+byte() { [ "$(dd if="$(replica_file "$1" "$VOLUME")" bs=1 skip="$2" count=1 status=none | od -An -tx1 | tr -d ' ')" = "$3" ]; }
+rot() { printf 'rot' | dd of="$(replica_file "$1" "$VOLUME")" bs=1 seek="$2" conv=notrunc status=none; }
+figure_is() { [ "$(prop "$witness" "/volumes/$VOLUME/replicas/$1" "$2")" = "$3" ]; }
+last_task() { on "$witness" /tasks ls | jq -r '[.[] | select(.kind == "task")] | last | .properties | [.kind, .state, .repaired] | join(" ")'; }
+task_is() { [ "$(last_task)" = "$1" ]; }
+expect "4 MiB are written" client 'write -P 0x66 48M 4M'
+# Sums are believed where no write may be under way.
+io_stop
+io_verified
+for node in "${members[@]}"; do eventually 20 "no marks of writes under way are left on $node" figure_is "$node" intent_marks 0; done
+rot "$OWNER" $((48 * 1048576 + 5000))
+expect "what is read is right" client 'read -P 0x66 48M 4M'
+eventually 5 "the block is repaired in place" byte "$OWNER" $((48 * 1048576 + 5000)) 66
+eventually 5 "... and counted" figure_is "$OWNER" repaired_blocks 1
+rot "$replica" $((50 * 1048576 + 123))
+on "$witness" "/volumes/$VOLUME" scrub repair=yes >/dev/null || fail "scrub does not start"
+eventually 20 "a scrub finds and repairs what rots on the other" task_is "scrub done 1"
+expect "... in its file" byte "$replica" $((50 * 1048576 + 123)) 66
+expect "nobody left the in-sync set" in_sync
+expect "the replicas are equal byte by byte" replicas_equal "$VOLUME"
