@@ -285,13 +285,15 @@ static void replicated_writes_allocate_nothing_once_warm(void **state)
     } kinds[] = {{4096, 1, 100}, {4096, 16, 500}, {65536, 8, 100}, {LARGEST, 4, 16}};
     (void)state;
     memset(bytes, 0x5a, sizeof(bytes));
-    for (unsigned round = 0; round < 6; round++)
-        for (size_t k = 0; k < ARRAY_SIZE(kinds); k++)
-            run_writes(kinds[k].count, kinds[k].size, kinds[k].depth);
-    allocations = 0;
-    for (unsigned round = 0; round < 3; round++)
-        for (size_t k = 0; k < ARRAY_SIZE(kinds); k++)
-            run_writes(kinds[k].count, kinds[k].size, kinds[k].depth);
+    /* Warm is when the pools have met the peaks of this load; how much output queues up at a peak depends on when the kernel takes
+     * it. An allocation for each write, or each thousandth, would be seen every time. */
+    allocations = 1;
+    for (unsigned turn = 0; turn < 10 && allocations; turn++) {
+        allocations = 0;
+        for (unsigned round = 0; round < 3; round++)
+            for (size_t k = 0; k < ARRAY_SIZE(kinds); k++)
+                run_writes(kinds[k].count, kinds[k].size, kinds[k].depth);
+    }
     assert_int_equal(allocations, 0);
 }
 
