@@ -25,12 +25,13 @@ static struct {
     uv_idle_t idle;
     struct block_request *first, **end;
     int fail_writes, fail_reads, fail_flush;
-    unsigned flushes;
+    unsigned flushes, reads;
     void (*closed)(void *context);
     void *context;
 } lower;
 static struct block_device *device;
 static struct bitmap intent;
+static uint32_t region_bytes = REGION;
 static char path[128], copy_path[160];
 
 static void lower_turn(uv_idle_t *idle)
@@ -44,6 +45,7 @@ static void lower_turn(uv_idle_t *idle)
         uint8_t *at = disk + r->offset_bytes;
         r->status = r->operation == BLOCK_READ ? lower.fail_reads : r->operation == BLOCK_FLUSH ? lower.fail_flush : lower.fail_writes;
         lower.flushes += r->operation == BLOCK_FLUSH;
+        lower.reads += r->operation == BLOCK_READ;
         if (r->operation == BLOCK_WRITE_ZEROES && r->status == 0)
             memset(at, 0, r->length_bytes);
         for (unsigned i = 0; i < r->iov_count && r->status == 0; at += r->iov[i++].iov_len) {
@@ -86,7 +88,7 @@ static void device_open(bool planted)
 {
     struct error error;
     struct checksum_device_options options = {.lower = &lower.device, .path = path, .header = {.incarnation = 7},
-                                              .region_bytes = REGION, .intent = &intent, .planted_trust = planted,
+                                              .region_bytes = region_bytes, .intent = &intent, .planted_trust = planted,
                                               .cache_pages = 8};
     lower.device = (struct block_device){
         .operations = &lower_operations, .kind = "memory",
@@ -349,6 +351,44 @@ static void after_a_failed_write_its_blocks_are_not_known(void **state)
     assert_int_equal(transfer(BLOCK_READ, 0, again, 4096), 0);
 }
 
+/* A region that is made anew in several pieces: a write into an earlier one fails meanwhile. */
+static void a_write_that_fails_during_the_rebuild_starts_it_again(void **state)
+{
+    (void)state;
+    region_bytes = 1 << 20;
+    assert_int_equal(transfer(BLOCK_WRITE, 0, buffer, sizeof(buffer)), 0);
+    bitmap_set(&intent, 0);
+    process_crash(false);
+    lower.reads = 0;
+    while (lower.reads == 0) /* the first piece */
+        uv_run(&loop, UV_RUN_ONCE);
+    lower.fail_writes = -EIO;
+    assert_int_equal(transfer(BLOCK_WRITE, 0, buffer + 4096, 4096), -EIO);
+    lower.fail_writes = 0;
+    memcpy(disk, buffer + 4096, 4096);
+    settle();
+    assert_int_equal(transfer(BLOCK_READ, 0, again, 4096), 0);
+    region_bytes = REGION;
+}
+
+static void parts_of_one_block_at_a_time_keep_its_sum(void **state)
+{
+    static struct block_request requests[8];
+    static struct iovec iov[8];
+    (void)state;
+    for (unsigned i = 0; i < 8; i++) {
+        iov[i] = (struct iovec){buffer + 512 * i, 512};
+        requests[i] = (struct block_request){.operation = BLOCK_WRITE, .offset_bytes = 8192 + 512 * i, .length_bytes = 512,
+                                             .iov = &iov[i], .iov_count = 1, .done = request_done, .status = 1};
+        block_device_submit(device, &requests[i]);
+    }
+    for (unsigned i = 0; i < 8; i++)
+        while (requests[i].status == 1)
+            uv_run(&loop, UV_RUN_ONCE);
+    assert_int_equal(transfer(BLOCK_READ, 8192, again, 4096), 0);
+    assert_memory_equal(again, buffer, 4096);
+}
+
 static void a_damaged_sector_of_sums_condemns_no_data(void **state)
 {
     struct checksum_device_status status;
@@ -466,6 +506,8 @@ int main(void)
         TEST(no_barrier_before_all_sums_are_made_anew),
         TEST(unreadable_blocks_do_not_stop_the_rebuild),
         TEST(after_a_failed_write_its_blocks_are_not_known),
+        TEST(a_write_that_fails_during_the_rebuild_starts_it_again),
+        TEST(parts_of_one_block_at_a_time_keep_its_sum),
         TEST(a_damaged_sector_of_sums_condemns_no_data),
         TEST(sums_of_another_replica_are_made_anew),
         TEST(a_failed_barrier_says_so),

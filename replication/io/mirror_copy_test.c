@@ -133,6 +133,45 @@ static void each_may_have_lost_another_block_of_one_read(void **state)
     assert_int_equal(test_cluster_io(&cluster, 0, BLOCK_READ, 0, other, 100 << 10), 0);
 }
 
+/* Scenario 11 with checksums at rest: bits that turned on one disk are never shown, and put right from another one. */
+static void rot_is_read_elsewhere_and_repaired_in_place(void **state)
+{
+    struct mirror_check_status found;
+    struct mirror_device_status status;
+    (void)state;
+    write_all(4);
+    cluster.nodes[0].disk.bytes[5 * BLOCK + 17] ^= 4;
+    assert_int_equal(test_cluster_io(&cluster, 0, BLOCK_READ, 0, other, 100 << 10), 0);
+    assert_memory_equal(other, buffer, 100 << 10);
+    wanted_repairs = 1;
+    assert_true(test_cluster_run(&cluster, repaired, 3000));
+    assert_memory_equal(cluster.nodes[0].disk.bytes, buffer, 100 << 10);
+    mirror_device_get_status(cluster.nodes[0].device, &status);
+    assert_true(status.checksum_errors > 0);
+    cluster.nodes[1].disk.bytes[9 * BLOCK] ^= 1; /* where nobody reads: scrub finds it */
+    check(MIRROR_CHECK_SCRUB, true, &found);
+    assert_int_equal(found.bad_blocks, 1);
+    assert_int_equal(found.repaired, 1);
+    assert_memory_equal(cluster.nodes[1].disk.bytes, buffer, 100 << 10);
+    test_node_down(&cluster, 0); /* the sums of what its intent bits name are made anew */
+    test_node_up(&cluster, 0);
+    assert_true(test_cluster_run(&cluster, all_in_sync, 5000));
+    assert_int_equal(test_cluster_io(&cluster, 0, BLOCK_READ, 0, other, 100 << 10), 0);
+    assert_memory_equal(other, buffer, 100 << 10);
+}
+
+static int start_two_with_checksums(void **state)
+{
+    test_cluster_checksum = true;
+    return start_two(state);
+}
+static int end_with_checksums(void **state)
+{
+    int result = end(state);
+    test_cluster_checksum = false;
+    return result;
+}
+
 static void one_that_cannot_be_repaired_leaves(void **state)
 {
     struct mirror_check_options options = {.kind = MIRROR_CHECK_SCRUB, .repair = true};
@@ -439,6 +478,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_block_that_cannot_be_read_is_read_elsewhere_and_repaired_in_place, start_two, end),
         cmocka_unit_test_setup_teardown(each_may_have_lost_another_block_of_one_read, start_two, end),
         cmocka_unit_test_setup_teardown(one_that_cannot_be_repaired_leaves, start_two, end),
+        cmocka_unit_test_setup_teardown(rot_is_read_elsewhere_and_repaired_in_place, start_two_with_checksums, end_with_checksums),
         cmocka_unit_test_setup_teardown(holes_stay_holes_on_a_replica_that_joins, start_three, end),
         cmocka_unit_test_setup_teardown(a_full_resync_sends_only_what_differs, start_two, end),
         cmocka_unit_test_setup_teardown(comparing_is_left_out_when_everything_differs, start_two, end),

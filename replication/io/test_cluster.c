@@ -4,6 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
+bool test_cluster_checksum;
+
 struct test_frame {
     unsigned references; /* the courier's, and one for each keep of the payload */
     struct test_frame *next;
@@ -260,7 +262,8 @@ void test_node_up(struct test_cluster *c, unsigned index)
     node->pulses = mirror_pulses_new(); /* of one life of the process */
     struct mirror_device_options options = {
         .volume = 5, .size_bytes = c->size_bytes, .block_bytes = 512, .nodeid = node->nodeid, .boot = node->boot,
-        .data = &node->disk.device, .metadata_path = node->metadata, .pulses = node->pulses,
+        .data = &node->disk.device, .metadata_path = node->metadata,
+        .checksum = test_cluster_checksum, .pulses = node->pulses,
         .transport = {node, cluster_send, cluster_reset},
         .callbacks = {.context = node, .ask_isr = cluster_ask, .drained = cluster_drained},
         .member_timeout_us = 200000,
@@ -319,7 +322,8 @@ void test_cluster_start(struct test_cluster *c, uv_loop_t *loop, unsigned count,
         struct test_node *node = &c->nodes[i];
         struct error error;
         struct mirror_replica_identity identity = {.volume = 5, .size_bytes = size_bytes, .replica_index = i,
-                                                   .incarnation = 50 + i, .incarnations = {50, 51, 52, 53}};
+                                                   .incarnation = 50 + i, .incarnations = {50, 51, 52, 53},
+                                                   .checksum = test_cluster_checksum};
         memcpy(identity.volume_uuid.bytes, "volume-uuid-test", 16);
         node->cluster = c;
         node->nodeid = (uint16_t)(i + 1);
@@ -353,7 +357,7 @@ void test_cluster_end(struct test_cluster *c)
         free(c->nodes[i].disk.bytes);
         free(c->nodes[i].disk.bad);
         free(c->nodes[i].disk.mapped);
-        unlink(c->nodes[i].metadata);
+        IGNORE_RESULT(mirror_replica_remove(c->nodes[i].metadata, &(struct error){0}));
     }
     while (c->first) {
         struct test_frame *frame = c->first;

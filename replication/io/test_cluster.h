@@ -56,6 +56,9 @@ struct test_cluster {
     bool hold_confirms; /* they are lost */
 };
 
+/* The clusters started from now on keep checksums at rest. */
+extern bool test_cluster_checksum;
+
 /* Make disks, metadata in folder, and all nodes; node 1 owns and all are in sync. */
 void test_cluster_start(struct test_cluster *cluster, uv_loop_t *loop, unsigned count, uint64_t size_bytes,
                         const char *folder);

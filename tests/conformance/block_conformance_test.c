@@ -2,6 +2,8 @@
  * files. One more implementation is one more subject in main(). */
 #include "director/base/common.h"
 #include "plugins/loader/loader.h"
+#include "replication/io/checksum_device.h"
+#include "replication/io/checksum_store.h"
 #include "tests/conformance/block_conformance.h"
 #include "tests/conformance/block_sync.h"
 
@@ -19,6 +21,7 @@ struct stack {
     const struct director_plugin *backstore;
     char path[512];
     struct director_option options[4];
+    const char *sums; /* checksums at rest on top, in this file */
     unsigned filter_count;
     struct {
         const struct director_plugin *plugin;
@@ -43,6 +46,14 @@ static struct block_device *stack_open(struct block_subject *subject, bool fresh
         struct block_device *lower = device;
         result = plugin_open(stack->filters[i].plugin, subject->loop, "", lower, stack->filters[i].options, &device, &error);
     }
+    if (result == 0 && stack->sums) {
+        struct checksum_device_options options = {.lower = device, .path = stack->sums, .region_bytes = 65536,
+                                                  .header = {.incarnation = 1}};
+        if (fresh)
+            result = checksum_file_create(stack->sums, &options.header, &error);
+        if (result == 0)
+            result = checksum_device_open(subject->loop, &options, &device, &error);
+    }
     if (result < 0) {
         print_error("%s: %s\n", subject->name, error.message);
         return NULL;
@@ -54,6 +65,8 @@ static void stack_discard(struct block_subject *subject)
 {
     struct stack *stack = subject->context;
     struct error error = {0};
+    if (stack->sums)
+        (void)unlink(stack->sums);
     if (plugin_remove(stack->backstore, stack->path, &error) < 0)
         fail_msg("%s", error.message);
 }
@@ -120,6 +133,12 @@ int main(int argc, char **argv)
     failures += run("small volatile on delay on ram with blocks of 512",
                     &(struct stack){.backstore = ram, .path = "r", .options = {{"block", "512"}}, .filter_count = 2,
                                     .filters = {{delay, {{"ms", "1"}}}, {cache, {{"on", "yes"}, {"size", "64K"}}}}});
+
+    char sums[512];
+    (void)snprintf(sums, sizeof(sums), "%s/conformance-%d.sums", argv[2], (int)getpid());
+    failures += run("checksums on ram", &(struct stack){.backstore = ram, .path = "r", .sums = sums});
+    failures += run("checksums on ram with blocks of 512",
+                    &(struct stack){.backstore = ram, .path = "r", .options = {{"block", "512"}}, .sums = sums});
 
     const char *folders[] = {argv[2], "/dev/shm"};
     static const char *const directs[] = {"auto", "no"};
