@@ -57,6 +57,7 @@ static int create_volume(struct planning *planning)
     uint32_t *node_ids = NULL, fields;
     size_t node_count = 0;
     Director__VolumePolicy policy = DIRECTOR__VOLUME_POLICY__INIT;
+    policy.checksum = true; /* it costs about 1 % (replication/README): rot is worth knowing of */
     if (tree_volume_by_name(view->tree, name))
         return error_set(planning->error, -EEXIST, "volume %s exists already", name);
     int code = tree_check_name("volume name", name, planning->error);

@@ -223,7 +223,7 @@ static const struct view_property volume_arguments[] = {
     {.name = "store", .type = "string", .help = "Name of the store on each node; else the one with most room."},
     POLICY_PROPERTIES(false),
     {.name = "checksum", .type = "string", .help = "on: each block has a checksum in every replica, so that rot is found and repaired; for good.",
-     .default_text = "off"},
+     .default_text = "on"},
     {0},
 };
 
