@@ -33,6 +33,8 @@
 #define BACKOFF_MOST 64u      /* times resync_backoff_us: the longest wait, and the calm that forgives */
 #define AWAY_FREE    2u       /* departures of one that was only away, before it has to wait */
 
+#define READ_BACK_MAX 3u /* a disk that fails a read now and then is not thrown out for one */
+
 enum op_kind { OP_READ, OP_WRITE, OP_COMPARE, OP_RECONCILE, OP_RESYNC, OP_REPAIR, OP_CHECK };
 enum op_phase {
     OP_LOCK,    /* waits for its range */
@@ -67,6 +69,7 @@ struct mirror_op {
     uint8_t repair;                 /* OP_REPAIR: members still to be rewritten, then still to be read back */
     uint8_t repair_all, avoid;      /* OP_REPAIR: members to be rewritten; never read from */
     bool reading_back, of_check, located;
+    uint8_t read_back_failures;     /* of the member that is being read back */
     uint64_t singly_to;             /* up to here block by block: no member could read a longer stretch, but each block one may */
     bool compare;                   /* OP_RESYNC: by digest first */
     bool copying;                   /* OP_RESYNC, OP_WRITING: read_from sends it to the joiner itself */

@@ -171,6 +171,11 @@ void repair_read_back(struct mirror *m, struct mirror_op *op, unsigned k, int st
 {
     struct mirror_data_operations *operations = &m->parameters.data;
     uint64_t differs, blocks = (op->io_length + BLOCK_BYTES - 1) / BLOCK_BYTES;
+    if (status < 0 && ++op->read_back_failures < READ_BACK_MAX) {
+        repair_check_back(m, op);
+        return;
+    }
+    op->read_back_failures = 0;
     op->repair &= (uint8_t)~(1u << k);
     if (status == 0 && operations->equal(operations->context, op->buffer, data, op->io_length, &differs)) {
         m->members[k].repaired_blocks += blocks;
