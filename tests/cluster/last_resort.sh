@@ -4,7 +4,8 @@
 # shellcheck source=tests/cluster/lib.sh
 . "$(dirname "$0")/lib.sh"
 begin_cluster 4
-volume_make 256M 2
+# Without checksums: it is the comparison that has to find what differs.
+volume_make 256M 2 n1 checksum=off
 mapfile -t members < <(volume_members n1 "$VOLUME")
 mapfile -t others < <(nodes_all | grep -vxF -f <(printf '%s\n' "${members[@]}"))
 witness=${others[0]}
